@@ -1,0 +1,1 @@
+"""Simulators: scenes, the one stepping runtime, and the suites built on it."""

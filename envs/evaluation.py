@@ -1,0 +1,253 @@
+"""Evaluate a policy on suites: what `wamsim eval` does, callable from Python.
+
+    from envs.evaluation import EvalConfig, Resources, evaluate
+    result = evaluate(EvalConfig(policy=choose_policy("oracle"), suites=("tabletop_object",)),
+                      out=Path("results/runs/mine"), episodes=20)
+
+Training code may pass a policy object of its own (``policy=``) in place of a name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from envs.pool import Pool
+from envs.scene import SuiteOptions
+from wamsim import gallery, provenance, registry
+from wamsim.contracts import EpisodeKey, Policy, Task
+from wamsim.errors import WamsimError, nearest
+from wamsim.registry import PolicyChoice
+from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions, check_fit
+from wamsim.run_folder import RunFolder, config_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Everything that decides an episode's bytes; stored with the run.
+
+    Attributes:
+        policy: Family, variant and options.
+        suites: Suites, groups already expanded.
+        seed: The run's seed.
+        batch: Rows per policy call (see `RolloutOptions`).
+        exact: Step with the genuine robosuite loop's solver passes.
+        imagine: Ask policies that imagine on request to do so.
+        protocol: A published protocol's wait steps and step limits, or None.
+        reset_mode: See `SuiteOptions`.
+        wording: 0 for the tasks' own instructions, 1.. for paraphrases.
+    """
+
+    policy: PolicyChoice
+    suites: tuple[str, ...]
+    seed: int = 0
+    batch: int = 4
+    exact: bool = False
+    imagine: bool = False
+    protocol: str | None = None
+    reset_mode: str = "per_episode"
+    wording: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise WamsimError(f"batch={self.batch} must be at least 1")
+        if not self.suites:
+            raise WamsimError("no suite was named; `wamsim list suites` shows all")
+
+    def mapping(self, versions: Mapping[str, int]) -> dict[str, Any]:
+        """As plain data, with the suites' versions."""
+        out = dataclasses.asdict(self)
+        out["policy"] = {
+            "family": self.policy.family,
+            "variant": self.policy.variant,
+            "options": {k: _plain(v) for k, v in self.policy.options.items()},
+        }
+        out["suites"] = {name: versions[name] for name in self.suites}
+        return out
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What may differ between machines without changing a byte of any episode.
+
+    Attributes:
+        workers: Simulation processes.
+        slots: Episodes in progress per worker.
+        memory_bound: Bytes of scenes to keep per worker.
+        cache_dir: Where compiled scenes are kept.
+        libero_assets: LIBERO's assets folder; None looks where hf-libero keeps its download.
+    """
+
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    slots: int = 2
+    memory_bound: int = 3 << 30
+    cache_dir: Path = field(default_factory=lambda: default_cache_dir())
+    libero_assets: Path | None = None
+
+
+def default_cache_dir() -> Path:
+    """Where compiled scenes are kept unless the caller says otherwise."""
+    return Path(platformdirs.user_cache_dir("wamsim", appauthor=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """What an evaluation leaves.
+
+    Attributes:
+        folder: The run folder.
+        accounts: Where the time went.
+        resumed: Episodes that were on disk already.
+        messages: Sentences about files that were set aside.
+    """
+
+    folder: Path
+    accounts: Accounts
+    resumed: int
+    messages: Sequence[str]
+
+
+def suite_options(config: EvalConfig, resources: Resources) -> SuiteOptions:
+    """What the suites of a run are built with."""
+    return SuiteOptions(
+        cache_dir=resources.cache_dir,
+        libero_assets=resources.libero_assets,
+        reset_mode=config.reset_mode,
+        protocol=config.protocol,
+        wording=config.wording,
+    )
+
+
+def plan(
+    config: EvalConfig,
+    resources: Resources,
+    *,
+    episodes: int,
+    tasks: Sequence[str] = (),
+    first: int = 0,
+) -> tuple[list[EpisodeKey], dict[str, Task], dict[str, int]]:
+    """List the episodes of a run.
+
+    Args:
+        config: The run.
+        resources: For the suites' folders.
+        episodes: Trials per task.
+        tasks: Names or numbers of tasks to keep; all when empty.
+        first: Index of the first trial.
+
+    Returns:
+        Keys in order, tasks by "suite/name", and suite versions.
+
+    Raises:
+        UnknownName: A task that none of the suites has.
+    """
+    if episodes < 1:
+        raise WamsimError(f"episodes={episodes} must be at least 1")
+    options = suite_options(config, resources)
+    keys: list[EpisodeKey] = []
+    chosen: dict[str, Task] = {}
+    versions: dict[str, int] = {}
+    known: list[str] = []
+    wanted = set(tasks)
+    matched: set[str] = set()
+    for name in config.suites:
+        suite = registry.suite(name, options).suite
+        versions[name] = suite.version
+        for task in suite.tasks:
+            known.append(task.name)
+            names = {task.name, str(task.index), f"{name}/{task.name}", f"{name}/{task.index}"}
+            if wanted and not (wanted & names):
+                continue
+            matched |= wanted & names
+            chosen[f"{name}/{task.name}"] = task
+            keys.extend(EpisodeKey(name, task.name, i) for i in range(first, first + episodes))
+    for missing in sorted(wanted - matched):
+        raise nearest(missing, known, kind="task", hint="`wamsim list tasks` shows all.")
+    return keys, chosen, versions
+
+
+def evaluate(
+    config: EvalConfig,
+    *,
+    out: Path | None = None,
+    episodes: int = 50,
+    tasks: Sequence[str] = (),
+    first: int = 0,
+    resources: Resources | None = None,
+    observers: Sequence[Observer] = (),
+    policy: Policy | None = None,
+) -> EvalResult:
+    """Run every planned episode that is not on disk yet.
+
+    Args:
+        config: What decides the episodes.
+        out: Run folder; by default results/runs/<policy>-<suites>-<hash>. An existing one of
+            the same configuration is resumed.
+        episodes, tasks, first: See `plan`.
+        resources: Processes, folders.
+        observers: Who watches.
+        policy: A policy object to use in place of ``config.policy``.
+
+    Raises:
+        WamsimError: Anything that the caller can mend, before the first step where possible.
+    """
+    resources = resources or Resources()
+    keys, chosen, versions = plan(config, resources, episodes=episodes, tasks=tasks, first=first)
+    mapping = config.mapping(versions)
+    out = out or default_out(config, mapping)
+    policy = policy or registry.make_policy(config.policy)
+    for task in chosen.values():
+        check_fit(policy, task)
+    spec = policy.card.imagines
+    imagines = spec is not None and (config.imagine or not spec.on_request)
+    views = gallery.views(policy.card, imagine=imagines)
+    looking = any(view.cameras for view in views)
+    with Pool(
+        config.suites,
+        suite_options(config, resources),
+        views=views,
+        workers=min(resources.workers, len(keys)),
+        slots=resources.slots,
+        exact=config.exact,
+        memory_bound=resources.memory_bound,
+    ) as pool:
+        origin = provenance.collect(extra=pool.describe() if looking else {})
+        with RunFolder.open(out, mapping, origin, planned=keys) as folder:
+            finished, messages = folder.finished()
+            for message in messages:
+                for observer in observers:
+                    observer.said(message)
+            left = [key for key in keys if key not in finished]
+            for observer in observers:
+                observer.planned(len(keys), [finished[k] for k in keys if k in finished])
+            rollout = Rollout(
+                policy,
+                pool,
+                folder,
+                RolloutOptions(run_seed=config.seed, batch=config.batch, imagine=config.imagine),
+                observers,
+            )
+            accounts = rollout.run(left, versions)
+    return EvalResult(
+        folder=out, accounts=accounts, resumed=len(keys) - len(left), messages=messages
+    )
+
+
+def default_out(config: EvalConfig, mapping: Mapping[str, Any]) -> Path:
+    """Name a run folder after what it holds: equal configurations share it, and so resume."""
+    suites = "+".join(config.suites) if len(config.suites) <= 2 else f"{len(config.suites)}-suites"
+    for group, members in registry.SUITE_GROUPS.items():
+        if config.suites == members:
+            suites = group
+    name = config.policy.name.replace(":", ".")
+    return Path("results") / "runs" / f"{name}-{suites}-{config_hash(mapping)[:8]}"

@@ -1,0 +1,265 @@
+"""The oracle's own copy of a scene: where everything is, and what would happen elsewhere.
+
+The scene's model is shared and changes under other hands, so each scene is copied once.
+Two states live on the copy: the episode's present, and a probe that is posed at will to
+ask whether the arm reaches a pose and what it would hit there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.goals import Goal, World, holds
+from envs.scene import Scene, Thing
+from policies.oracle.geometry import Array, Pose, Solids, rotation_vector, solids_of
+from wamsim.contracts import PrivilegedState
+
+# Inverse kinematics: damping keeps it calm at the edge of reach, 2 mm and 0.02 rad are
+# well inside what a grasp forgives, the null space is pulled home as the controller does it.
+DAMPING = 0.03
+CLOSE_ENOUGH = (0.002, 0.02)
+HOMING = 0.3
+ITERATIONS = 30
+JOINT_MARGIN = 0.04  # radians from a joint limit
+
+
+class View:
+    """One scene as the oracle sees it. Holds no episode: `refresh` overwrites everything."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = Scene(model=copy.deepcopy(scene.model), info=scene.info)
+        self.model = self.scene.model
+        self.data = mujoco.MjData(self.model)
+        self.probe = mujoco.MjData(self.model)
+        self.world = World(self.scene, self.data)
+        robot = scene.info.robot
+        self.site = self.scene.site_id(robot.eef_site)
+        self.arm_qpos = np.array([self.scene.qpos_address(j) for j in robot.joints])
+        self.arm_dofs = np.array([self.scene.dof_address(j) for j in robot.joints])
+        self.finger_qpos = np.array([self.scene.qpos_address(j) for j in robot.gripper_joints])
+        joints = [self.model.joint(j).id for j in robot.joints]
+        self.joint_low = self.model.jnt_range[joints, 0] + JOINT_MARGIN
+        self.joint_high = self.model.jnt_range[joints, 1] - JOINT_MARGIN
+        fingers = [self.model.joint(j).id for j in robot.gripper_joints]
+        limits = self.model.jnt_range[fingers]
+        self.fingers_open = limits[np.arange(2), np.abs(limits).argmax(1)]
+        self.opening = float(np.abs(self.fingers_open).sum())
+        self.home = np.array(robot.init_qpos)
+        self._find_geoms()
+        mujoco.mj_kinematics(self.model, self.data)
+        base = self.model.body_parentid[self.model.jnt_bodyid[joints[0]]]
+        self.base = self.data.xpos[base].copy()
+        self.home_yaw = self._bearing(self._pose_of(self.data).pos)
+        self._jac = np.zeros((6, self.model.nv))
+
+    def _find_geoms(self) -> None:
+        model = self.model
+        collides = (model.geom_contype | model.geom_conaffinity) != 0
+        first = model.joint(self.scene.info.robot.joints[0]).id
+        root = int(model.jnt_bodyid[first])
+        pedestal = int(model.body_parentid[root])
+        while pedestal and model.body_parentid[pedestal]:
+            pedestal = int(model.body_parentid[pedestal])
+        moving, robot = np.zeros(model.nbody, bool), np.zeros(model.nbody, bool)
+        for body in range(1, model.nbody):
+            moving[body] = body == root or moving[model.body_parentid[body]]
+            robot[body] = body in (root, pedestal) or robot[model.body_parentid[body]]
+        self.robot_geoms = np.flatnonzero(moving[model.geom_bodyid] & collides)
+        self.other_geoms = np.flatnonzero(~robot[model.geom_bodyid] & collides)
+        self.owner = np.full(model.ngeom, -1)
+        for number, thing in enumerate(self.scene.info.things):
+            self.owner[list(thing.geoms)] = number
+        self._bits = model.geom_contype.copy(), model.geom_conaffinity.copy()
+        self._margin = model.geom_margin.copy(), model.geom_gap.copy()
+        self.free_qpos = {
+            t.name: self.scene.qpos_address(t.free_joint)
+            for t in self.scene.info.things
+            if t.free_joint is not None
+        }
+
+    # ----------------------------------------------------------------- present
+
+    def refresh(self, state: PrivilegedState) -> None:
+        """Take over the present of an episode."""
+        self.scene.set_fixtures(state.fixtures)
+        self.data.qpos[:] = state.qpos
+        mujoco.mj_kinematics(self.model, self.data)
+        self._touched = False
+
+    _touched = False
+
+    def holds(self, goal: Goal) -> bool:
+        """Whether a goal holds now."""
+        if not self._touched:
+            mujoco.mj_collision(self.model, self.data)
+            self._touched = True
+        return holds(goal, self.world)
+
+    def touches(self, first: Thing, second: Thing) -> bool:
+        """Whether two things touch now."""
+        if not self._touched:
+            mujoco.mj_collision(self.model, self.data)
+            self._touched = True
+        return self.scene.touches(self.data, first, second)
+
+    @property
+    def eef(self) -> Pose:
+        """Where the grip site is."""
+        return self._pose_of(self.data)
+
+    @property
+    def finger_gap(self) -> float:
+        """Metres between the fingertip pads."""
+        return float(np.abs(self.data.qpos[self.finger_qpos]).sum())
+
+    def pose(self, thing: Thing) -> Pose:
+        """Where a thing's body is."""
+        i = self.scene.body_id(thing.body)
+        return Pose(self.data.xpos[i].copy(), self.data.xmat[i].reshape(3, 3).copy())
+
+    def solids(self, geoms: Collection[int]) -> Solids:
+        """Collision shapes in the world, as they are now."""
+        return solids_of(self.model, self.data, np.fromiter(geoms, int))
+
+    def _pose_of(self, data: mujoco.MjData) -> Pose:
+        return Pose(
+            data.site_xpos[self.site].copy(), data.site_xmat[self.site].reshape(3, 3).copy()
+        )
+
+    # ------------------------------------------------------------------- probe
+
+    def _bearing(self, pos: Array) -> float:
+        return float(np.arctan2(pos[1] - self.base[1], pos[0] - self.base[0]))
+
+    def reach(self, target: Pose) -> Array | None:
+        """Arm joints [7] at which the grip site has a pose; None when out of reach.
+
+        The result is a function of the pose alone: it starts from the home posture
+        turned towards the target, and stays as near home as the pose allows, which is
+        where the controller's null-space torque settles.
+        """
+        model, data = self.model, self.probe
+        data.qpos[:] = self.data.qpos
+        q = self.home.copy()
+        q[0] = np.clip(self._bearing(target.pos), -2.0, 2.0)
+        for _ in range(ITERATIONS):
+            data.qpos[self.arm_qpos] = q
+            mujoco.mj_kinematics(model, data)
+            at = self._pose_of(data)
+            away, turned = target.pos - at.pos, rotation_vector(target.rot @ at.rot.T)
+            mujoco.mj_comPos(model, data)
+            mujoco.mj_jacSite(model, data, self._jac[:3], self._jac[3:], self.site)
+            jac = self._jac[:, self.arm_dofs]
+            error = np.concatenate([_shorter(away, 0.15), _shorter(turned, 0.6)])
+            inverse = jac.T @ np.linalg.inv(jac @ jac.T + DAMPING**2 * np.eye(6))
+            home = HOMING * (self.home - q)
+            step = inverse @ error + home - inverse @ (jac @ home)
+            if (
+                away @ away < CLOSE_ENOUGH[0] ** 2
+                and turned @ turned < CLOSE_ENOUGH[1] ** 2
+                and np.abs(step).max() < 0.03
+            ):
+                return q if self._within(q) else None
+            q = np.clip(q + _shorter(step, 0.8), self.joint_low, self.joint_high)
+        near = away @ away < (3 * CLOSE_ENOUGH[0]) ** 2 and turned @ turned < 0.06**2
+        return q if near and self._within(q) else None
+
+    def _within(self, q: Array) -> bool:
+        return bool(np.all(q >= self.joint_low - 1e-9) and np.all(q <= self.joint_high + 1e-9))
+
+    def hits(
+        self,
+        arm: Array | None,
+        *,
+        gap: float | None = None,
+        carried: Thing | None = None,
+        carried_pose: Pose | None = None,
+        ignore: Collection[str] = (),
+        margin: float = 0.0,
+    ) -> float:
+        """Depth in metres of the worst overlap, had the arm these joints; 0 when clear.
+
+        Args:
+            arm: Joints [7]; None leaves the robot out and looks at the carried thing alone.
+            gap: Metres between the pads; None for wide open.
+            carried: Thing in the hand.
+            carried_pose: Its pose; the present one when None.
+            ignore: Names of things whose contact with the arm, the hand and what is
+                carried does not count.
+            margin: Distance that still counts as overlap.
+        """
+        model, data = self.model, self.probe
+        data.qpos[:] = self.data.qpos
+        active = np.zeros(model.ngeom, bool)
+        if arm is not None:
+            data.qpos[self.arm_qpos] = arm
+            share = 1.0 if gap is None else gap / self.opening
+            data.qpos[self.finger_qpos] = self.fingers_open * share
+            active[self.robot_geoms] = True
+        passive = np.zeros(model.ngeom, bool)
+        passive[self.other_geoms] = True
+        if carried is not None:
+            if carried_pose is not None:
+                self.put(carried, carried_pose)
+            active[list(carried.geoms)] = True
+            passive[list(carried.geoms)] = False
+        for name in ignore:
+            passive[list(self.scene.thing(name).geoms)] = False
+        contacts = self._collide(active, passive, margin)
+        return max(0.0, -float(contacts.min())) if len(contacts) else 0.0
+
+    def put(self, thing: Thing, pose: Pose) -> None:
+        """Put a free thing somewhere in the probe."""
+        at = self.free_qpos[thing.name]
+        self.probe.qpos[at : at + 3] = pose.pos
+        quat = np.empty(4)
+        mujoco.mju_mat2Quat(quat, np.ascontiguousarray(pose.rot).ravel())
+        self.probe.qpos[at + 3 : at + 7] = quat
+
+    def _collide(
+        self, active: NDArray[np.bool_], passive: NDArray[np.bool_], margin: float
+    ) -> Array:
+        """Distances of contacts between two sets of geoms of the probe, less the margin."""
+        model, data = self.model, self.probe
+        mujoco.mj_kinematics(model, data)
+        model.geom_contype[:] = active
+        model.geom_conaffinity[:] = passive
+        model.geom_margin[:] = np.where(active, margin, 0.0)
+        model.geom_gap[:] = 0.0
+        try:
+            mujoco.mj_collision(model, data)
+            if not data.ncon:
+                return np.empty(0)
+            pairs = data.contact.geom
+            return data.contact.dist - model.geom_margin[pairs].max(1)
+        finally:
+            model.geom_contype[:], model.geom_conaffinity[:] = self._bits
+            model.geom_margin[:], model.geom_gap[:] = self._margin
+
+    def rest_height(self, thing: Thing, pose: Pose, low: float) -> float:
+        """Height of a thing's body origin when it is lowered from a pose until it touches.
+
+        Args:
+            thing: A free thing.
+            pose: Where it starts, touching nothing.
+            low: Height at which to stop looking.
+        """
+        high = float(pose.pos[2])
+        for _ in range(9):  # 9 halvings: 0.5 m to 1 mm
+            middle = (low + high) / 2
+            at = Pose(np.array([pose.pos[0], pose.pos[1], middle]), pose.rot)
+            if self.hits(None, carried=thing, carried_pose=at) > 0:
+                low = middle
+            else:
+                high = middle
+        return high
+
+
+def _shorter(vector: Array, limit: float) -> Array:
+    length = float(np.sqrt(vector @ vector))
+    return vector if length <= limit else vector * (limit / length)

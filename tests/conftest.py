@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports mujoco's rendering: tests run without a display.
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def libero_assets() -> Path:
+    """Folder of LIBERO's assets: WAMSIM_LIBERO_ASSETS, else shared/ beside the project."""
+    given = os.environ.get("WAMSIM_LIBERO_ASSETS")
+    folder = Path(given) if given else ROOT.parent / "shared" / "libero-assets"
+    if not (folder / "articulated_objects").is_dir():
+        pytest.skip(f"LIBERO's assets are not in {folder}; set WAMSIM_LIBERO_ASSETS")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scene_cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where compiled scenes are kept: WAMSIM_CACHE (kept between runs), else this run's own."""
+    given = os.environ.get("WAMSIM_CACHE")
+    return Path(given) if given else tmp_path_factory.mktemp("scenes")

@@ -1,0 +1,147 @@
+"""The pictures of one episode in progress, by env step.
+
+Only the steps that the policy's history or its imagination needs are ever drawn; this
+keeps those still needed and says which to ask for next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wamsim.contracts import Frames, ImaginationSpec, PolicyCard
+from wamsim.messages import View
+
+POLICY, IMAGINATION = 0, 1  # places of the two views
+
+
+def views(card: PolicyCard, *, imagine: bool) -> tuple[View, ...]:
+    """Give the views that a policy needs, with room for one chunk's looks.
+
+    Args:
+        card: The policy's.
+        imagine: Whether real frames for its imagination are wanted.
+    """
+    looks = policy_looks(card)
+    seen = imagination_looks(card.imagines, card.execute) if imagine and card.imagines else ()
+    if imagine and card.imagines and shares_view(card):
+        looks = tuple(sorted({*looks, *seen}))
+        seen = ()
+    out = [
+        View(
+            cameras=card.cameras,
+            size=card.image_size,
+            capacity=max(1, len(looks)),
+            depth=card.depth,
+        )
+    ]
+    if seen and card.imagines:
+        spec = card.imagines
+        out.append(View(cameras=spec.cameras, size=spec.image_size, capacity=max(1, len(seen))))
+    return tuple(out)
+
+
+def shares_view(card: PolicyCard) -> bool:
+    """Whether imagination looks through the policy's own cameras at its own size."""
+    spec = card.imagines
+    return spec is not None and spec.cameras == card.cameras and spec.image_size == card.image_size
+
+
+def policy_looks(card: PolicyCard) -> tuple[int, ...]:
+    """Give the local steps (1..execute) of a chunk that some later query's history shows.
+
+    Queries come every ``execute`` steps, so history offset o shows local step o modulo
+    execute of the chunk that it falls into.
+    """
+    if not card.cameras:
+        return ()
+    return tuple(sorted({o % card.execute or card.execute for o in card.frame_offsets}))
+
+
+def imagination_looks(spec: ImaginationSpec | None, execute: int) -> tuple[int, ...]:
+    """Give the local steps that imagination's `encode` takes, as far as they are executed.
+
+    Besides the query's own future also its history, which lies in earlier chunks.
+    """
+    if spec is None:
+        return ()
+    future = {o for o in spec.frame_offsets if 1 <= o <= execute}
+    past = {o % execute or execute for o in spec.frame_offsets if o <= 0}
+    return tuple(sorted(future | past))
+
+
+@dataclass
+class Shot:
+    """One look: colour uint8 [cams, H, W, 3], depth [cams, H, W], camera poses [cams, 4, 4]."""
+
+    colour: Frames
+    depth: NDArray[np.float32] | None = None
+    extrinsics: NDArray[np.float64] | None = None
+
+
+class Gallery:
+    """Looks of one view, by env step (0 is the episode's first query)."""
+
+    def __init__(self) -> None:
+        self._shots: dict[int, Shot] = {}
+
+    def add(self, step: int, shot: Shot) -> None:
+        """Keep a look; its arrays are copied out of shared memory."""
+        self._shots[step] = Shot(
+            colour=shot.colour.copy(),
+            depth=None if shot.depth is None else shot.depth.copy(),
+            extrinsics=shot.extrinsics,
+        )
+
+    def at(self, step: int) -> Shot:
+        """Give the look at a step.
+
+        Before the episode's start the first look stands in. After its end, or where a step
+        was never drawn because the goal was reached first, the latest earlier look does.
+
+        Raises:
+            KeyError: Nothing at or before the step is kept: a defect of the look plan.
+        """
+        step = max(step, 0)
+        found = self._shots.get(step)
+        if found is not None:
+            return found
+        earlier = [s for s in self._shots if s < step]
+        if not earlier:
+            raise KeyError(f"no look at or before step {step}; kept: {sorted(self._shots)}")
+        return self._shots[max(earlier)]
+
+    def forget(self, before: int) -> None:
+        """Drop looks of steps that nobody will ask for again; the newest earlier one stays."""
+        old = sorted(s for s in self._shots if s < before)
+        for step in old[:-1] if before not in self._shots else old:
+            del self._shots[step]
+
+    def stack(self, steps: Iterable[int]) -> list[Shot]:
+        """Give the looks at several steps, in order."""
+        return [self.at(step) for step in steps]
+
+
+def stack_frames(shots: list[Shot]) -> Frames:
+    """Put looks of T steps together: uint8 [T, cams, H, W, 3]."""
+    return np.stack([shot.colour for shot in shots])
+
+
+def zeros_like_batch(rows: list[NDArray[Any] | None], batch: int) -> NDArray[Any]:
+    """Stack rows to [batch, ...]; missing rows and padding become zeros.
+
+    Raises:
+        ValueError: There is no row to take the shape from.
+    """
+    example = next((row for row in rows if row is not None), None)
+    if example is None:
+        raise ValueError("a batch needs at least one row")
+    out = np.zeros((batch, *example.shape), example.dtype)
+    for i, row in enumerate(rows):
+        if row is not None:
+            out[i] = row
+    return out

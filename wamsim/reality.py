@@ -1,0 +1,133 @@
+"""Show an imagining policy what really came, in its own latent space.
+
+For every query the frames at the steps that `ImaginationSpec.frame_offsets` names are
+encoded by the policy itself, so imagined and real latents lie in the very same space.
+Encoding the present frame repeated gives the baseline "nothing moves". Horizons past the
+executed part of a chunk were never acted out as imagined and are marked so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wamsim import gallery
+from wamsim.contracts import Frames, ImaginationSpec, Imagined, Imaginer, Policy
+from wamsim.conventions import orient
+from wamsim.errors import PolicyFault
+from wamsim.gallery import Gallery
+
+
+@dataclass
+class Foreseen:
+    """One query's imagination and the frames that really came.
+
+    Attributes:
+        step: Env step of the query.
+        latents: [K, ...] imagined.
+        frames: uint8 [K, H, W, 3] imagined, or None.
+        real: uint8 [T, cams, H, W, 3], None until the chunk has run.
+        still: The present frame in place of every later one, same shape.
+        executed: bool [K], whether the horizon was acted out as imagined.
+    """
+
+    step: int
+    latents: NDArray[Any]
+    frames: Frames | None
+    real: Frames | None
+    still: Frames
+    executed: NDArray[np.bool_]
+
+
+class Reality:
+    """Keeps what was imagined beside what came, and encodes it when an episode ends."""
+
+    def __init__(self, policy: Imaginer, spec: ImaginationSpec, batch: int) -> None:
+        self.spec = spec
+        self._policy = policy
+        self._batch = batch
+        shares = gallery.shares_view(policy.card)
+        self._view = gallery.POLICY if shares else gallery.IMAGINATION
+
+    @classmethod
+    def of(cls, policy: Policy, options: Any) -> Reality | None:
+        """Give the policy's `Reality`; None when it does not imagine in this run."""
+        spec = policy.card.imagines
+        if spec is None or (spec.on_request and not options.imagine):
+            return None
+        if not hasattr(policy, "encode"):
+            raise PolicyFault(
+                f"policy {policy.card.name!r} says that it imagines but has no encode(frames); "
+                f"without it imagination cannot be compared with what came"
+            )
+        return cls(cast(Imaginer, policy), spec, options.batch)
+
+    def remember(
+        self, imagined: Imagined, row: int, galleries: Sequence[Gallery], step: int
+    ) -> Foreseen:
+        """Keep one row of what a policy imagined, with the present as it is now.
+
+        Raises:
+            PolicyFault: The latents do not have the promised shape.
+        """
+        spec = self.spec
+        latents = np.asarray(imagined.latents)
+        expected = (len(spec.horizons), *spec.latent_shape)
+        if latents.shape[1:] != expected:
+            raise PolicyFault(
+                f"policy {self._policy.card.name!r} imagined latents of shape {latents.shape[1:]} "
+                f"per row, but its card promises {expected}"
+            )
+        past = [min(o, 0) for o in spec.frame_offsets]
+        return Foreseen(
+            step=step,
+            latents=latents[row].copy(),
+            frames=None if imagined.frames is None else imagined.frames[row].copy(),
+            real=None,
+            still=self._frames(galleries, [step + o for o in past]),
+            executed=np.zeros(len(spec.horizons), bool),
+        )
+
+    def capture(self, foreseen: Foreseen, galleries: Sequence[Gallery], now: int) -> None:
+        """Keep the frames that came after a query, up to env step `now`."""
+        steps = [min(foreseen.step + o, now) for o in self.spec.frame_offsets]
+        foreseen.real = self._frames(galleries, steps)
+        foreseen.executed = np.array([foreseen.step + h <= now for h in self.spec.horizons])
+
+    def _frames(self, galleries: Sequence[Gallery], steps: Sequence[int]) -> Frames:
+        frames = gallery.stack_frames(galleries[self._view].stack(steps))
+        return orient(frames, self._policy.card.orientation)
+
+    def arrays(self, foreseen: Sequence[Foreseen]) -> dict[str, NDArray[Any]]:
+        """Encode an episode's frames and lay imagined beside real.
+
+        Returns:
+            imagined_latents, real_latents, still_latents [Q, K, ...] float16;
+            imagined_executed [Q, K] bool; imagined_steps [Q]; imagined_frames
+            [Q, K, H, W, 3] where the policy draws.
+        """
+        kept = [f for f in foreseen if f.real is not None]
+        if not kept:
+            return {}
+        out: dict[str, NDArray[Any]] = {
+            "imagined_steps": np.array([f.step for f in kept], np.int32),
+            "imagined_latents": np.stack([f.latents for f in kept]).astype(np.float16),
+            "imagined_executed": np.stack([f.executed for f in kept]),
+            "real_latents": self._encode([cast(Frames, f.real) for f in kept]),
+            "still_latents": self._encode([f.still for f in kept]),
+        }
+        if all(f.frames is not None for f in kept):
+            out["imagined_frames"] = np.stack([cast(Frames, f.frames) for f in kept])
+        return out
+
+    def _encode(self, rows: Sequence[Frames]) -> NDArray[np.float16]:
+        out: list[NDArray[Any]] = []
+        for first in range(0, len(rows), self._batch):
+            part = list(rows[first : first + self._batch])
+            padded = gallery.zeros_like_batch([*part], self._batch)
+            out.extend(np.asarray(self._policy.encode(padded))[: len(part)])
+        return np.stack(out).astype(np.float16)

@@ -1,0 +1,210 @@
+"""Suites and policies by name, through entry points.
+
+Another package adds its own with entry points of group ``wamsim.suites`` (callables
+``(name, options) -> backend``) and ``wamsim.policies`` (a `PolicyFamily`); nothing here
+changes. Names are listed without importing what they name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from wamsim.contracts import Policy
+from wamsim.errors import UnknownName, WamsimError, nearest
+
+# Names that stand for several suites, in benchmark order.
+SUITE_GROUPS: dict[str, tuple[str, ...]] = {
+    # The four standard suites (Liu et al. 2023, arXiv:2306.03310); libero_90 goes by its name
+    "libero": ("libero_spatial", "libero_object", "libero_goal", "libero_10"),
+    "tabletop": ("tabletop_object", "tabletop_spatial", "tabletop_goal", "tabletop_long"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFamily:
+    """A family of policies, as its entry point gives it.
+
+    Attributes:
+        name: First part of ``--policy family:variant``.
+        variants: Known variants, the default first; empty when there is only one.
+        config: Frozen, keyword-only dataclass of its options (``--set key=value``).
+        make: (variant, config) -> policy; heavy imports happen in here.
+        summary: One line for `wamsim list policies`.
+        trained: False for scripted policies that need no checkpoint.
+    """
+
+    name: str
+    config: type[Any]
+    make: Callable[[str, Any], Policy]
+    variants: tuple[str, ...] = ()
+    summary: str = ""
+    trained: bool = True
+
+
+def _points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def suite_names() -> tuple[str, ...]:
+    """All registered suites, sorted."""
+    return tuple(sorted(_points("wamsim.suites")))
+
+
+def expand_suites(text: str) -> tuple[str, ...]:
+    """Read a comma-separated list of suites and groups.
+
+    Args:
+        text: e.g. "libero_object,tabletop".
+
+    Raises:
+        UnknownName: With the nearest known name.
+    """
+    known = suite_names()
+    out: list[str] = []
+    for name in (part.strip() for part in text.split(",")):
+        if name in SUITE_GROUPS:
+            out.extend(n for n in SUITE_GROUPS[name] if n not in out)
+        elif name in known:
+            if name not in out:
+                out.append(name)
+        else:
+            raise nearest(
+                name, [*known, *SUITE_GROUPS], kind="suite", hint="`wamsim list suites` shows all."
+            )
+    return tuple(out)
+
+
+def suite(name: str, options: Any) -> Any:
+    """Build a suite's backend.
+
+    Args:
+        name: One registered suite.
+        options: ``envs.scene.SuiteOptions``.
+    """
+    points = _points("wamsim.suites")
+    if name not in points:
+        raise nearest(name, points, kind="suite", hint="`wamsim list suites` shows all.")
+    return points[name].load()(name, options)
+
+
+def policy_names() -> tuple[str, ...]:
+    """All registered policy families, sorted."""
+    return tuple(sorted(_points("wamsim.policies")))
+
+
+def family(name: str) -> PolicyFamily:
+    """Load one policy family.
+
+    Raises:
+        UnknownName: With the nearest known name.
+    """
+    points = _points("wamsim.policies")
+    if name not in points:
+        raise nearest(name, points, kind="policy", hint="`wamsim list policies` shows all.")
+    found = points[name].load()
+    if not isinstance(found, PolicyFamily):
+        raise WamsimError(
+            f"entry point wamsim.policies:{name} gives {type(found).__name__}, not a PolicyFamily"
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyChoice:
+    """A policy as a run names it: family, variant and resolved options."""
+
+    family: str
+    variant: str
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name in tables: "family" or "family:variant"."""
+        return f"{self.family}:{self.variant}" if self.variant else self.family
+
+
+def choose_policy(text: str, options: Mapping[str, str] | None = None) -> PolicyChoice:
+    """Resolve ``family[:variant]`` and its ``key=value`` options without building it.
+
+    Raises:
+        UnknownName: Family, variant or option is not known; says the nearest one.
+        WamsimError: An option's value does not fit its type.
+    """
+    name, _, variant = text.partition(":")
+    found = family(name)
+    if variant and variant not in found.variants:
+        raise nearest(variant, found.variants, kind=f"variant of {name}")
+    if not variant and found.variants:
+        variant = found.variants[0]
+    config = _configure(found, dict(options or {}))
+    resolved = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    return PolicyChoice(family=name, variant=variant, options=resolved)
+
+
+def make_policy(choice: PolicyChoice) -> Policy:
+    """Build the chosen policy (loads weights)."""
+    found = family(choice.family)
+    return found.make(choice.variant, found.config(**choice.options))
+
+
+def _configure(found: PolicyFamily, options: Mapping[str, str]) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(found.config)}
+    hints = typing.get_type_hints(found.config)
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        if key not in fields:
+            raise nearest(key, fields, kind=f"option of policy {found.name!r}")
+        values[key] = parse_value(text, hints[key], name=f"{found.name}.{key}")
+    missing = [
+        f.name
+        for f in fields.values()
+        if f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+        and f.name not in values
+    ]
+    if missing:
+        wanted = " ".join(f"--set {m}=..." for m in missing)
+        raise UnknownName(f"policy {found.name!r} needs {', '.join(missing)}: add {wanted}")
+    try:
+        return found.config(**values)
+    except ValueError as error:
+        raise WamsimError(f"policy {found.name!r}: {error}") from error
+
+
+def parse_value(text: str, kind: Any, *, name: str) -> Any:
+    """Read an option's text as its declared type (bool, int, float, str, Path, Enum, tuple).
+
+    Raises:
+        WamsimError: The text is not of that type.
+    """
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        members = [m for m in typing.get_args(kind) if m is not type(None)]
+        if text.lower() in ("none", "") and len(members) < len(typing.get_args(kind)):
+            return None
+        return parse_value(text, members[0], name=name)
+    if origin is tuple:
+        inner = typing.get_args(kind)[0]
+        return tuple(parse_value(part, inner, name=name) for part in text.split(",") if part)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                text.lower()
+            ]
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            return kind(text)
+        if kind in (int, float, str, Path):
+            return kind(text)
+    except (KeyError, ValueError):
+        raise WamsimError(
+            f"option {name}={text!r} is not a {getattr(kind, '__name__', kind)}"
+        ) from None
+    raise WamsimError(f"option {name} has a type that the command line cannot set: {kind}")
