@@ -1,0 +1,401 @@
+"""The command line: parse, call, print. The one place that knows policies and simulators.
+
+`main` turns a `WamsimError` into its sentence and exit code 2, and Ctrl-C into the table
+of what is finished and exit code 130; anything else keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# Software and GPU machines without a display draw through EGL; read when mujoco is imported.
+if sys.platform.startswith("linux"):
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from wamsim import registry
+from wamsim.errors import WamsimError
+
+app = typer.Typer(
+    name="wamsim",
+    help="Evaluate world-action models: do they do the task, and did they see it coming?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+
+Assets = Annotated[
+    Path | None,
+    typer.Option(
+        "--libero-assets",
+        envvar="WAMSIM_LIBERO_ASSETS",
+        help="LIBERO's assets folder; by default where hf-libero keeps its download.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", envvar="WAMSIM_CACHE", help="Where compiled scenes are kept."),
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")]
+Workers = Annotated[
+    int, typer.Option("--workers", "-w", min=1, help="Simulation processes.", show_default="cores")
+]
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _resources(cache: Path | None, assets: Path | None, workers: int = 1, slots: int = 2):  # noqa: ANN202
+    from envs.evaluation import Resources, default_cache_dir
+
+    return Resources(
+        workers=workers,
+        slots=slots,
+        cache_dir=cache or default_cache_dir(),
+        libero_assets=assets,
+    )
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise WamsimError(f"--set {pair!r} is not of the form key=value, e.g. --set noise=0.1")
+        out[key] = value
+    return out
+
+
+@app.command(name="eval")
+def evaluate_command(
+    policy: Annotated[str, typer.Option("--policy", "-p", help="family or family:variant")],
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="Suites or groups, comma-separated.")
+    ] = "tabletop",
+    episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, help="Trials per task.")] = 50,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", "-t", help="Only these tasks: name or number.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The run's seed.", show_default="0")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder.", show_default="results/runs/...")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Option of the policy, key=value.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Published LIBERO protocol (`wamsim list protocols`).")
+    ] = None,
+    reset_mode: Annotated[
+        str, typer.Option(help="per_episode, or openvla: LIBERO's generator seeded once per task.")
+    ] = "per_episode",
+    wording: Annotated[int, typer.Option(min=0, help="0: own instruction, 1..: paraphrases.")] = 0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="The genuine robosuite loop's solver passes.")
+    ] = False,
+    imagine: Annotated[
+        bool, typer.Option("--imagine", help="Let policies imagine that do so only on request.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Rows per policy call; part of the run.")] = 4,
+    workers: Workers = _cores(),
+    slots: Annotated[int, typer.Option(min=1, help="Episodes in progress per worker.")] = 2,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with an existing run folder.")
+    ] = True,
+    cache: Cache = None,
+    libero_assets: Assets = None,
+) -> None:
+    """Run a policy closed-loop; every finished episode is on disk at once."""
+    from envs.evaluation import EvalConfig, default_out, evaluate, plan
+    from wamsim.leaderboard import success_table
+    from wamsim.progress import RichProgress
+    from wamsim.run_summary import load_run
+
+    choice = registry.choose_policy(policy, _options(set_ or []))
+    if seed is None:
+        seed = _recorded_seed(choice)
+    config = EvalConfig(
+        policy=choice,
+        suites=registry.expand_suites(suite),
+        seed=seed,
+        batch=batch,
+        exact=exact,
+        imagine=imagine,
+        protocol=protocol,
+        reset_mode=reset_mode,
+        wording=wording,
+    )
+    resources = _resources(cache, libero_assets, workers, slots)
+    _, _, versions = plan(config, resources, episodes=episodes, tasks=task or ())
+    folder = out or default_out(config, config.mapping(versions))
+    if not resume and (folder / "run.json").exists():
+        raise WamsimError(
+            f"{folder} holds a run already. Leave out --no-resume to go on with it, or choose "
+            f"another --out."
+        )
+    try:
+        with RichProgress(console, choice.name) as progress:
+            result = evaluate(
+                config,
+                out=folder,
+                episodes=episodes,
+                tasks=task or (),
+                resources=resources,
+                observers=[progress],
+            )
+    except KeyboardInterrupt:
+        console.print("\n[yellow]Interrupted; finished episodes are on disk.[/]")
+        if (folder / "run.json").exists():
+            console.print(success_table(load_run(folder)))
+            console.print("Run the same command again to go on.")
+        raise typer.Exit(130) from None
+    console.print(success_table(load_run(folder)))
+    accounts = result.accounts
+    if accounts.steps:
+        console.print(
+            f"{accounts.episodes} episodes, {accounts.steps} env steps in {accounts.wall:.1f} s: "
+            f"{accounts.steps / accounts.wall:.0f} steps/s, "
+            f"{accounts.episodes / accounts.wall * 3600:.0f} episodes/h. "
+            f"Policy {accounts.policy:.1f} s; stepping {accounts.stepping:.1f} s, drawing "
+            f"{accounts.drawing:.1f} s over {workers} worker{'s' if workers > 1 else ''}.",
+            highlight=False,
+        )
+    console.print(f"Run folder: {escape(str(folder))}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Watch it: wamsim video {escape(str(folder))} --episodes all",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _recorded_seed(choice: registry.PolicyChoice) -> int:
+    # A replay starts from what its recording started from, unless told otherwise.
+    run = choice.options.get("run") if choice.family == "replay" else None
+    if run is None:
+        return 0
+    from wamsim.run_folder import read_run
+
+    return int(read_run(Path(run)).config.get("seed", 0))
+
+
+@app.command(name="list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="suites, tasks, policies or protocols")] = "suites",
+    suite: Annotated[str, typer.Option("--suite", "-s", help="For tasks: which suites.")] = "",
+    cache: Cache = None,
+    libero_assets: Assets = None,
+) -> None:
+    """List suites, tasks, policies or protocols."""
+    from envs.evaluation import default_cache_dir
+    from envs.scene import SuiteOptions
+    from wamsim.errors import nearest
+
+    options = SuiteOptions(cache_dir=cache or default_cache_dir(), libero_assets=libero_assets)
+    if what == "suites":
+        table = Table("suite", "tasks", "step limit", "cameras", "reference", box=None)
+        for name in registry.suite_names():
+            found = registry.suite(name, options).suite
+            limits = sorted({t.max_steps for t in found.tasks})
+            table.add_row(
+                found.id,
+                str(len(found.tasks)),
+                "-".join(str(n) for n in (limits[:1] + limits[-1:] if len(limits) > 1 else limits)),
+                ", ".join(found.tasks[0].cameras[:2]),
+                found.reference,
+            )
+        console.print(table)
+        groups = ", ".join(f"{k} = {' '.join(v)}" for k, v in registry.SUITE_GROUPS.items())
+        console.print(f"Groups: {groups}", highlight=False)
+    elif what == "tasks":
+        table = Table("suite", "#", "name", "instruction", "goal", box=None)
+        for name in registry.expand_suites(suite) if suite else registry.suite_names():
+            for task in registry.suite(name, options).suite.tasks:
+                table.add_row(name, str(task.index), task.name, task.instruction, task.goal)
+        console.print(table)
+    elif what == "policies":
+        table = Table("policy", "variants", "what it is", box=None)
+        for name in registry.policy_names():
+            family = registry.family(name)
+            table.add_row(name, ", ".join(family.variants) or "-", family.summary)
+        console.print(table)
+    elif what == "protocols":
+        from envs.libero.protocols import PROTOCOLS
+
+        table = Table("protocol", "wait", "step limits", "trials", "execute", "source", box=None)
+        for name, p in PROTOCOLS.items():
+            limits = ", ".join(f"{s.removeprefix('libero_')} {n}" for s, n in p.step_limits.items())
+            table.add_row(
+                name, str(p.wait_steps), limits, str(p.trials), str(p.execute or "-"), p.source
+            )
+        console.print(table)
+    else:
+        raise nearest(what, ("suites", "tasks", "policies", "protocols"), kind="list")
+
+
+@app.command(name="video")
+def video_command(
+    run: RunArgument,
+    episodes: Annotated[
+        str, typer.Option("--episodes", "-n", help="failures, all, or a number per task.")
+    ] = "failures",
+    size: Annotated[int, typer.Option(min=64, help="Height and width of each camera.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="Folder.", show_default="RUN/videos")] = None,
+    workers: Workers = _cores(),
+    cache: Cache = None,
+    libero_assets: Assets = None,
+) -> None:
+    """Draw mp4s from recorded states, all cameras side by side."""
+    from envs.replay import make_videos
+
+    paths = make_videos(
+        run,
+        episodes=episodes if episodes in ("failures", "all") else _count(episodes),
+        size=(size, size),
+        out=out,
+        resources=_resources(cache, libero_assets, workers),
+    )
+    for path in paths:
+        console.print(escape(str(path)), highlight=False, soft_wrap=True)
+    if not paths:
+        console.print(f"No episode to draw (--episodes {episodes}).")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise WamsimError(f"--episodes {text!r} must be failures, all, or a number of at least 1")
+    return int(text)
+
+
+FORMATS = ("rich", "markdown", "csv", "json", "latex")
+
+
+def _print(table: object, form: str) -> None:
+    from wamsim import tables
+    from wamsim.errors import nearest
+
+    writers = {
+        "markdown": tables.to_markdown,
+        "csv": tables.to_csv,
+        "json": tables.to_json,
+        "latex": tables.to_latex,
+    }
+    if form == "rich":
+        console.print(table)
+    elif form in writers:
+        print(writers[form](table))  # type: ignore[arg-type]
+    else:
+        raise nearest(form, FORMATS, kind="format")
+
+
+Format = Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS))]
+
+
+@app.command(name="leaderboard")
+def leaderboard_command(runs: RunsArgument, form: Format = "rich") -> None:
+    """Compare runs: policies by suites, with intervals, errors beside every rate."""
+    from wamsim.leaderboard import leaderboard_table
+    from wamsim.run_summary import load_runs
+
+    _print(leaderboard_table(load_runs(runs)), form)
+
+
+@app.command(name="show")
+def show_command(run: RunArgument, form: Format = "rich") -> None:
+    """Show one run: every task's rate with its interval."""
+    from wamsim.leaderboard import success_table
+    from wamsim.run_summary import load_run
+
+    _print(success_table(load_run(run)), form)
+
+
+@app.command(name="compare")
+def compare_command(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run folder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another run folder.")],
+    form: Format = "rich",
+) -> None:
+    """Compare two runs on the episodes that both have: paired difference, exact McNemar."""
+    from wamsim.leaderboard import comparison_table
+    from wamsim.run_summary import load_run
+
+    _print(comparison_table(load_run(first), load_run(second)), form)
+
+
+@app.command(name="merge")
+def merge_command(
+    sources: RunsArgument,
+    out: Annotated[Path, typer.Option(help="Run folder to merge into.")],
+) -> None:
+    """Merge runs of one configuration (shards of a cluster job) by copying their files."""
+    from wamsim.merge import merge
+
+    console.print(f"{merge(sources, out)} episodes in {escape(str(out))}", highlight=False)
+
+
+@app.command(name="doctor")
+def doctor_command(cache: Cache = None, libero_assets: Assets = None) -> None:
+    """Check this machine: OpenGL, versions, assets, GPU, cache; say what to do."""
+    from envs.doctor import checks
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "check", "found", "what to do", box=None)
+    worst = "ok"
+    for check in checks(_resources(cache, libero_assets)):
+        table.add_row(
+            f"[{colours[check.status]}]{check.status}[/]",
+            check.name,
+            escape(check.found),
+            escape(check.advice),
+        )
+        worst = (
+            check.status
+            if list(colours).index(check.status) > list(colours).index(worst)
+            else worst
+        )
+    console.print(table)
+    raise typer.Exit(1 if worst == "fail" else 0)
+
+
+@app.command(name="bench")
+def bench_command(
+    suite: Annotated[str, typer.Option("--suite", "-s")] = "libero_spatial",
+    task: Annotated[int, typer.Option("--task", "-t", help="Task number.")] = 0,
+    steps: Annotated[int, typer.Option(min=16, help="Env steps per measurement.")] = 160,
+    workers: Annotated[int, typer.Option(min=1, help="Also measure this many workers.")] = 2,
+    cache: Cache = None,
+    libero_assets: Assets = None,
+) -> None:
+    """Measure the genuine LIBERO loop and wamsim side by side, in one run; print ratios."""
+    from envs.bench import bench
+
+    bench(
+        suite=suite,
+        task=task,
+        steps=steps,
+        workers=workers,
+        resources=_resources(cache, libero_assets),
+        console=console,
+    )
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app(standalone_mode=True)
+    except WamsimError as error:
+        Console(stderr=True).print(f"[bold red]wamsim:[/] {escape(str(error))}", highlight=False)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,7 +212,7 @@ def evaluate(
     spec = policy.card.imagines
     imagines = spec is not None and (config.imagine or not spec.on_request)
     views = gallery.views(policy.card, imagine=imagines)
-    looking = any(view.cameras for view in views)
+    began = time.perf_counter()
     with Pool(
         config.suites,
         suite_options(config, resources),
@@ -221,7 +222,8 @@ def evaluate(
         exact=config.exact,
         memory_bound=resources.memory_bound,
     ) as pool:
-        origin = provenance.collect(extra=pool.describe() if looking else {})
+        origin = provenance.collect(extra=pool.wait_until_up())
+        startup = time.perf_counter() - began
         with RunFolder.open(out, mapping, origin, planned=keys) as folder:
             finished, messages = folder.finished()
             for message in messages:
@@ -237,6 +239,7 @@ def evaluate(
                 RolloutOptions(run_seed=config.seed, batch=config.batch, imagine=config.imagine),
                 observers,
             )
+            rollout.accounts.startup = startup
             accounts = rollout.run(left, versions)
     return EvalResult(
         folder=out, accounts=accounts, resumed=len(keys) - len(left), messages=messages

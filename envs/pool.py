@@ -187,19 +187,34 @@ class Pool(VectorEnv):
         """Process ids of the workers, for memory checks."""
         return [remote.process.pid or 0 for remote in self._remotes]
 
-    def describe(self) -> dict[str, str]:
-        """OpenGL vendor, renderer and version as the workers have them, for provenance.
+    def wait_until_up(self) -> dict[str, str]:
+        """Wait until every worker has imported what it needs; before the first episode.
 
-        Call it before the first episode begins.
+        Returns:
+            OpenGL vendor, renderer and version as the workers have them, for provenance;
+            empty when there is nothing to look at.
 
         Raises:
             RenderingUnavailable: Workers cannot draw here.
+            WorkerLost: A worker died while starting.
         """
-        self._remotes[0].pipe.send(Describe())
-        reply = self._remotes[0].pipe.recv()
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+        opengl = any(view.cameras for view in self.views)
+        for remote in self._remotes:
+            remote.pipe.send(Describe(opengl=opengl))
+        found: dict[str, str] = {}
+        for remote in self._remotes:
+            try:
+                reply = remote.pipe.recv()
+            except EOFError:
+                remote.process.join(timeout=5)
+                raise WorkerLost(
+                    f"a simulation worker ended while starting (exit code "
+                    f"{remote.process.exitcode}); `wamsim doctor` checks this machine"
+                ) from None
+            if isinstance(reply, Exception):
+                raise reply
+            found = reply
+        return found
 
     def _local(self, slot: int) -> int:
         return slot % self.slots_per_worker

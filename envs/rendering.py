@@ -57,7 +57,7 @@ class Painter:
     """Draws one scene. Costs OpenGL memory (textures, meshes) until `close`."""
 
     def __init__(self, scene: Scene) -> None:
-        gl_context()
+        gl_context().make_current()
         self.scene = scene
         model = scene.model
         self._data = mujoco.MjData(model)
@@ -73,9 +73,11 @@ class Painter:
         self._group = model.geom_group.copy()
         self._casts_shadow = bool(model.light_castshadow.any())
         self._mirrors = _mirrors(model, self._group)
-        self._lit = [
-            (scene.site_id(site), thing) for thing in scene.info.things for site in thing.lit_sites
-        ]
+        self._lit = [scene.site_id(s) for t in scene.info.things for s in t.lit_sites]
+        # LIBERO toggles alpha to one minus itself: -1 is off, 2 is on after a genuine reset
+        # (set_visualization); our own scenes have 0 and 1.
+        alpha = model.site_rgba[self._lit, 3]
+        self._alpha_off = np.where(alpha > 0, 1.0 - alpha, alpha)
 
     def draw(
         self,
@@ -109,8 +111,8 @@ class Painter:
         mujoco.mj_kinematics(model, data)
         mujoco.mj_comPos(model, data)
         mujoco.mj_camlight(model, data)
-        for (site, _), on in zip(self._lit, lit, strict=True):
-            model.site_rgba[site, 3] = 1.0 if on else 0.0
+        for site, on, off in zip(self._lit, lit, self._alpha_off, strict=True):
+            model.site_rgba[site, 3] = 1.0 - off if on else off
 
     def shoot(
         self, camera: str, size: tuple[int, int], depth: bool = False

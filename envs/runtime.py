@@ -123,36 +123,45 @@ class Simulation:
     def start(self, start: Start) -> Glimpse:
         """Begin an episode the way robosuite's reset and LIBERO's set_init_state do.
 
-        The order of the passes below is the genuine one; each moves the solver's warm
-        start, so `exact` needs all of them and the default keeps them for equality.
+        The controller reads the nominal reset; its first substep will still see that.
+        `exact` makes every pass that the genuine reset makes, in its order, because each
+        moves the solver's warm start; the default computes what it needs once.
         """
         model, data, at = self.scene.model, self.data, self._at
         mujoco.mj_resetData(model, data)
-        mujoco.mj_forward(model, data)  # MjSim created
-        mujoco.mj_forward(model, data)  # render context created
+        if self.exact:
+            mujoco.mj_forward(model, data)  # MjSim created
+            mujoco.mj_forward(model, data)  # render context created
         data.qpos[at.qpos_at] = at.rest
-        mujoco.mj_forward(model, data)  # controller created
-        mujoco.mj_forward(model, data)  # controller's first update
+        if self.exact:
+            mujoco.mj_forward(model, data)  # controller created
+            mujoco.mj_forward(model, data)  # controller's first update
+        else:
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            mujoco.mj_crb(model, data)
         self._read_controller()
-        self._fresh[0] = 1  # the first substep will see this nominal pose
+        self._fresh[0] = 1
         self._goal_pos[:] = self._controller[0]
         self._goal_mat[:] = self._controller[1]
         self.fingers[:] = 0.0
-        data.qpos[at.finger_qpos_at] = at.rest_fingers
-        joints = [j for t in self.scene.info.things for j in t.joints]
-        for joint in joints:
-            address = self.scene.qpos_address(joint)
-            data.qpos[address] = start.nominal_qpos[address]
-        mujoco.mj_step1(model, data)
+        if self.exact:
+            data.qpos[at.finger_qpos_at] = at.rest_fingers
+            for joint in joint_names(self.scene.info.things):  # LIBERO's property samplers
+                address = self.scene.qpos_address(joint)
+                data.qpos[address] = start.nominal_qpos[address]
+            mujoco.mj_step1(model, data)
         self.fixtures = start.fixtures
         self.scene.set_fixtures(start.fixtures)
         data.qpos[:] = start.nominal_qpos
-        mujoco.mj_forward(model, data)
+        if self.exact:
+            mujoco.mj_forward(model, data)
         if start.state is not None:
             nq = model.nq
             data.time = start.state[0]
             data.qpos[:] = start.state[1 : 1 + nq]
             data.qvel[:] = start.state[1 + nq :]
+        if start.state is not None or not self.exact:
             mujoco.mj_forward(model, data)
         self.steps = 0
         self._seen[:] = data.qpos
@@ -246,6 +255,18 @@ class Simulation:
     def state(self) -> Array:
         """Time, qpos and qvel at the end of the last step, [1 + nq + nv]."""
         return np.concatenate([[self.data.time], self.data.qpos, self.data.qvel])
+
+    def write(
+        self, state: Array, seen_qpos: Array, robot_state: Array, lit: NDArray[np.bool_]
+    ) -> None:
+        """Write what is recorded of the last step into rows of arrays."""
+        nq = self.scene.model.nq
+        state[0] = self.data.time
+        state[1 : 1 + nq] = self.data.qpos
+        state[1 + nq :] = self.data.qvel
+        seen_qpos[:] = self._seen
+        robot_state[:] = self._robot_state
+        lit[:] = self._seen_lit if self.steps else self.lit
 
     def glimpse(self) -> Glimpse:
         """What the last step showed."""

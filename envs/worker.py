@@ -82,7 +82,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Describe:
-    """Message: say which OpenGL this is; the reply is a dict or an exception."""
+    """Message: say that you are up; the reply is a dict (of OpenGL's strings) or an exception."""
+
+    opengl: bool
 
 
 @dataclass(kw_only=True)
@@ -202,19 +204,19 @@ class Worker:
         sim = slot.sim
         sim.activate()
         actions = message.actions.astype(np.float64)
-        states, seen, robot, lit = [], [], [], []
+        model = slot.loaded.scene.model
+        n, nq = len(actions), model.nq
+        states = np.empty((n, 1 + nq + model.nv))
+        seen, robot = np.empty((n, nq)), np.empty((n, slot.task.robot_state.dim))
+        lit = np.empty((n, len(sim.lit)), bool)
         looked: list[list[int]] = [[] for _ in self.spec.views]
         poses: list[list[Array]] = [[] for _ in self.spec.views]
         drawing_s, success, done = 0.0, False, 0
         stepped = time.perf_counter()
         for action in actions:
             success = sim.step(action)
+            sim.write(states[done], seen[done], robot[done], lit[done])
             done += 1
-            glimpse = sim.glimpse()
-            states.append(sim.state())
-            seen.append(glimpse.seen_qpos)
-            robot.append(glimpse.robot_state)
-            lit.append(glimpse.lit)
             for view, steps in enumerate(message.looks):
                 if done in steps:
                     seconds, pose = self._look(message.slot, view, len(looked[view]))
@@ -229,10 +231,10 @@ class Worker:
             slot=message.slot,
             done=done,
             success=success,
-            states=np.array(states),
-            seen_qpos=np.array(seen),
-            robot_states=np.array(robot),
-            lit=np.array(lit, bool).reshape(done, -1),
+            states=states[:done],
+            seen_qpos=seen[:done],
+            robot_states=robot[:done],
+            lit=lit[:done],
             gripper_command=sim.fingers.copy(),
             looked=[tuple(steps) for steps in looked],
             extrinsics=[np.array(p) if p else None for p in poses],
@@ -336,7 +338,7 @@ def main(pipe: Connection, spec: WorkerSpec) -> None:
             if message is None:
                 break
             if isinstance(message, Describe):
-                pipe.send(worker.describe())
+                pipe.send(worker.describe() if message.opengl else {})
             else:
                 pipe.send(worker.handle(message))
     worker.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,12 @@ def libero_assets() -> Path:
 
 
 @pytest.fixture(scope="session")
-def scene_cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scene_cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where compiled scenes are kept: WAMSIM_CACHE (kept between runs), else this run's own."""
     given = os.environ.get("WAMSIM_CACHE")
-    return Path(given) if given else tmp_path_factory.mktemp("scenes")
+    if given:
+        yield Path(given)
+        return
+    own = tmp_path_factory.mktemp("scenes")
+    yield own
+    shutil.rmtree(own)  # a scene takes 100 to 200 MB, and pytest keeps three runs

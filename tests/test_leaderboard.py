@@ -21,6 +21,7 @@ from wamsim.leaderboard import (
     leaderboard_table,
     load_run,
     load_runs,
+    paired_table,
     success_table,
     to_csv,
     to_json,
@@ -242,7 +243,7 @@ def test_two_runs_are_compared_on_their_pairs(tmp_path: Path) -> None:
     comparisons = compare(a, b)
     assert list(comparisons) == ["goal-v1", "long-v1", "all"]
     assert comparisons["all"].n == 6
-    table = comparison_table(comparisons, a="a", b="b")
+    table = comparison_table(a, b)
     line = rows(table)[0]
     interval = comparisons["goal-v1"].interval
     assert line == {
@@ -260,11 +261,11 @@ def test_two_runs_are_compared_on_their_pairs(tmp_path: Path) -> None:
         "left out": "1 error in A",
     }
     assert table.flat()[2]["left_out"] == "1 error in A"
-    assert table.title == "A = a, B = b"
+    assert table.title == "A = a, run a, B = b, run b"
 
 
 def test_an_empty_comparison_has_dashes() -> None:
-    table = comparison_table({"goal-v1": paired({}, {})})
+    table = paired_table({"goal-v1": paired({}, {})})
     assert [v for k, v in rows(table)[0].items() if k not in ("suite", "pairs")] == ["-"] * 10
 
 

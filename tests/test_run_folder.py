@@ -174,6 +174,17 @@ def test_a_full_disk_while_creating(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert os.listdir(tmp_path) == []
 
 
+def test_a_full_disk_while_claiming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OutOfSpace, match="Make room"):
+            open_(tmp_path)
+    open_(tmp_path).close()
+
+
 # ------------------------------------------------------------------------------ damage
 
 

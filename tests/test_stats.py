@@ -367,6 +367,13 @@ def test_swapping_the_runs_negates_and_keeps_p(a, b) -> None:
     assert ab.p is None or 0 < ab.p <= 1
 
 
+def test_swapping_negates_the_interval_to_the_last_resample() -> None:
+    # Few resamples and many pairs, so that another draw would show.
+    a, b = run("+" * 50 + "-" * 51), run("-" * 33 + "+" * 28 + "-" * 40)
+    ab, ba = paired(a, b, n_resamples=7), paired(b, a, n_resamples=7)
+    assert (ab.interval.low, ab.interval.high) == (-ba.interval.high, -ba.interval.low)
+
+
 def test_the_order_of_episodes_does_not_matter() -> None:
     a, b = run("+++--+-+-+"), run("-++-+----+")
     backwards = dict(reversed(a.items()))

@@ -10,12 +10,9 @@ N bytes of JSON, then the data.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
 import re
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,24 +24,21 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from wamsim.contracts import EpisodeKey, Outcome
-from wamsim.errors import OutOfSpace, RecordCorrupt
+from wamsim.errors import RecordCorrupt
 from wamsim.provenance import plain
+from wamsim.whole_file import write_whole
 
 # Raised whenever an older wamsim could misread a record; `Record.notes` takes additions that
 # it may ignore.
 FORMAT_VERSION = 1
 
 FILE_SUFFIX = ".safetensors"
-TEMPORARY_SUFFIX = ".tmp"
 
 # Names that are one harmless path component everywhere: no separators, no hidden files, no "..".
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 _LENGTH_BYTES = 8  # safetensors README, "Format"
 _FIRST_READ_BYTES = 64 * 1024  # one system call for nearly every header; records are 2-10 kB
-
-# No space, over quota, over the process's file-size limit (`ulimit -f`): free something, go on.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Pose = tuple[tuple[float, ...], tuple[float, ...]]  # position 3 in metres, quaternion wxyz 4
 
@@ -221,39 +215,6 @@ def episode_path(run_dir: Path, key: EpisodeKey) -> Path:
     return run_dir / "episodes" / key.suite / key.task / f"{key.index:05d}{FILE_SUFFIX}"
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that its name only ever shows all of it, or what was there before.
-
-    The bytes go to a temporary name in the same folder, reach the disk (fsync), and are
-    renamed. The folder is not fsynced: a power cut may take the newest episode back, whole.
-
-    Raises:
-        OutOfSpace: Disk full, over quota or over the file-size limit; nothing is left behind.
-    """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            view = memoryview(data)
-            while view:  # Linux writes at most 2 GiB a call, and may write less
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise OutOfSpace(
-                f"could not write {path.name}, {len(data)} bytes: {os.strerror(error.errno)}. "
-                f"All finished episodes are safe on disk. Make room, then run the same command "
-                f"again: the run resumes where it stopped. File: {path}"
-            ) from error
-        raise
-
-
 def write_episode(run_dir: Path, episode: Episode) -> Path:
     """Write an episode to its place, replacing an earlier file of the same key.
 
@@ -269,8 +230,8 @@ def write_episode(run_dir: Path, episode: Episode) -> Path:
         ValueError: An array holds something else than booleans, integers or floats.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    for name in sorted(episode.arrays):
-        array = np.asarray(episode.arrays[name], order="C")  # the format has no strides
+    for name, values in episode.arrays.items():  # safetensors sorts them
+        array = np.asarray(values, order="C")  # the format has no strides
         if array.dtype.kind not in "biuf":
             raise ValueError(
                 f"array {name!r} has dtype {array.dtype}, expected booleans, integers or floats"

@@ -30,8 +30,8 @@ from wamsim.tables import (
 
 __all__ = [
     "RunSummary", "SuiteSummary", "compare", "comparison_table", "leaderboard_table",
-    "load_run", "load_runs", "success_table", "to_csv", "to_json", "to_latex", "to_markdown",
-    "to_rich",
+    "load_run", "load_runs", "paired_table", "success_table", "to_csv", "to_json",
+    "to_latex", "to_markdown", "to_rich",
 ]  # fmt: skip
 
 STAND_IN = "stand-in visuals"
@@ -219,7 +219,17 @@ def compare(a: RunSummary, b: RunSummary) -> dict[str, PairedComparison]:
     return out
 
 
-def comparison_table(
+def comparison_table(a: RunSummary, b: RunSummary) -> Table:
+    """Lay out two runs side by side on the episodes that both scored.
+
+    Raises:
+        ConfigurationMismatch: See `compare`.
+    """
+    names = [f"{run.label}, run {run.path.name}" for run in (a, b)]
+    return paired_table(compare(a, b), a=names[0], b=names[1])
+
+
+def paired_table(
     comparisons: Mapping[str, PairedComparison], *, a: str = "A", b: str = "B"
 ) -> Table:
     """Lay out paired comparisons, one a row.

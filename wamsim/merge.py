@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from wamsim.contracts import EpisodeKey, Outcome
-from wamsim.episode import (
-    TEMPORARY_SUFFIX,
-    Record,
-    arrays_equal,
-    episode_path,
-    read_episode,
-    write_whole,
-)
+from wamsim.episode import Record, arrays_equal, episode_path, read_episode
 from wamsim.errors import WamsimError
 from wamsim.run_folder import (
     RUN_FILE,
@@ -30,6 +22,7 @@ from wamsim.run_folder import (
     read_placed,
     read_run,
 )
+from wamsim.whole_file import temporary_for, write_whole
 
 Chosen = dict[EpisodeKey, tuple[Record, Path]]
 
@@ -121,12 +114,12 @@ def _place(source: Path, target: Path) -> None:
     """Make an episode appear at its place, whole, at once."""
     if source == target:
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    temporary = temporary_for(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         os.link(source, temporary)
         os.replace(temporary, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, one without links, or a full one
         write_whole(target, source.read_bytes())
     finally:
         with contextlib.suppress(OSError):

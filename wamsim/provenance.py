@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import subprocess
@@ -47,6 +48,8 @@ def plain(value: object, where: str = "value") -> Any:
         ValueError: A float is NaN or infinite; JSON has no word for it, and no data is None.
         TypeError: Something that JSON cannot hold.
     """
+    if type(value) is float and math.isfinite(value):  # nearly all that a record holds
+        return value
     if isinstance(value, np.generic | np.ndarray):
         value = cast(object, value.tolist())  # for float32 the exact double
     if value is None or isinstance(value, bool | str):
@@ -54,7 +57,7 @@ def plain(value: object, where: str = "value") -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        if not np.isfinite(value):
+        if not math.isfinite(value):
             raise ValueError(f"{where} is {value}, which JSON cannot hold. Write None for no data.")
         return float(value)
     if isinstance(value, Mapping):

@@ -72,8 +72,18 @@ class Observer:
 
 @dataclass
 class Accounts:
-    """Where the time went, in seconds; workers' shares are summed over workers."""
+    """Where the time went, in seconds; workers' shares are summed over workers.
 
+    Attributes:
+        startup: Processes started and imports done, before `wall` begins.
+        wall: The loop, from the first episode's start to the last one's end.
+        policy: In `Policy.act`; reality: in `encode`, for the record.
+        stepping, drawing: In the workers.
+        loading: Compiling or loading scenes; starting: writing initial states.
+        writing: Episode files; waiting: for workers.
+    """
+
+    startup: float = 0.0
     wall: float = 0.0
     policy: float = 0.0
     reality: float = 0.0

@@ -20,7 +20,6 @@ from wamsim.contracts import EpisodeKey, Outcome
 from wamsim.episode import (
     FILE_SUFFIX,
     FORMAT_VERSION,
-    TEMPORARY_SUFFIX,
     Episode,
     NewerFormat,
     Record,
@@ -28,11 +27,11 @@ from wamsim.episode import (
     episode_path,
     read_record,
     write_episode,
-    write_whole,
 )
 from wamsim.errors import ConfigurationMismatch, RecordCorrupt
 from wamsim.marker import Marker
 from wamsim.provenance import content_hash, plain, provenance_hash, wamsim_version
+from wamsim.whole_file import TEMPORARY_SUFFIX, naming_a_full_disk, write_whole
 
 RUN_FILE = "run.json"
 SET_ASIDE = "set_aside"
@@ -265,12 +264,13 @@ class RunFolder:
             OutOfSpace: The disk is full.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            with naming_a_full_disk(path):
+                path.mkdir(parents=True, exist_ok=True)
+                marker = Marker.claim(path)
         except (FileExistsError, NotADirectoryError):
             raise ConfigurationMismatch(
                 f"--out names a file, expected a folder. Choose another --out. File: {path}"
             ) from None
-        marker = Marker.claim(path)
         try:
             before = None
             if (path / RUN_FILE).exists() or episode_files(path):
@@ -330,7 +330,8 @@ class RunFolder:
 
     def _set_aside(self, path: Path) -> Path:
         target = self.path / SET_ASIDE / path.relative_to(self.path / "episodes")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with naming_a_full_disk(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
         number = 1
         while target.exists():
             number += 1

@@ -7,7 +7,9 @@ experts (`SceneInfo.placement["grasps"]`):
      "yaw": a, "width": w}
         Close around the site from above, fingers opening along the direction `a`
         (radians from the site's x), then pull along `axis` (the site's frame) to open,
-        against it to close. The joint's position falls while it opens.
+        against it to close. The joint's position falls while it opens. A bowl is set
+        into the drawer with the fingers opening across it (the cabinet's x): finger tips
+        at its rim clear the tray's low sides, but not the front.
     {"kind": "knob", "joint": name, "site": name, "axis": [x, y, z], "yaw": a,
      "width": w, "length": l}
         A lever through the site, l metres long, w wide. Close around it with fingers
@@ -28,15 +30,21 @@ from envs.tabletop.stage import BOX, CYLINDER, Piece, Stage
 
 
 def basket(stage: Stage, name: str) -> Piece:
-    """A wicker basket, 16 cm square inside and 8 cm high."""
-    inner, wall, height, floor = 0.080, 0.006, 0.080, 0.006
+    """A wicker basket, 17 cm square inside and 8 cm high."""
+    inner, wall, height, floor = 0.085, 0.006, 0.080, 0.006
     body = stage.spec.worldbody.add_body(name=name)
     wicker = stage.material("wicker", picture=textures.weave((206, 158, 98)), specular=0.05)
     rim = stage.material("wicker_rim", (0.62, 0.43, 0.24), specular=0.1)
     outer = inner + 2 * wall
     at_floor = (0, 0, floor / 2)
     bottom = (outer - 0.002, outer - 0.002, floor / 2)
-    stage.draw(body, f"{name}_floor", shapes.rounded_box(bottom, 0.002, tile=0.06), wicker, pos=at_floor)
+    stage.draw(
+        body,
+        f"{name}_floor",
+        shapes.rounded_box(bottom, 0.002, steps=1, tile=0.06),
+        wicker,
+        pos=at_floor,
+    )
     geoms = [stage.collide(body, f"{name}_floor_box", BOX, bottom, pos=at_floor)]
     for axis in (0, 1):
         half = [outer, outer, height / 2]
@@ -48,11 +56,11 @@ def basket(stage: Stage, name: str) -> Piece:
             pos[axis] = sign * (inner + wall)
             side = f"{name}_wall_{'xy'[axis]}{'+' if sign > 0 else '-'}"
             stage.draw(
-                body, side, shapes.rounded_box(half, 0.004, tile=0.06), wicker,
+                body, side, shapes.rounded_box(half, 0.003, steps=1, tile=0.06), wicker,
                 shared=f"{name}_wall_{axis}", pos=pos,
             )  # fmt: skip
             stage.draw(
-                body, f"{side}_rim", shapes.rounded_box(edge, 0.005), rim,
+                body, f"{side}_rim", shapes.rounded_box(edge, 0.005, steps=2), rim,
                 shared=f"{name}_rim_{axis}", pos=(*pos[:2], height - 0.004),
             )  # fmt: skip
             geoms.append(stage.collide(body, f"{side}_box", BOX, half, pos=pos))
@@ -85,11 +93,15 @@ def cabinet(stage: Stage, name: str) -> Piece:
         ("roof", (half_x + 0.004, half_y + 0.006, panel / 2), (0, 0.004, height - panel / 2)),
         ("bottom", (half_x, half_y, panel / 2), (0, 0, panel / 2)),
         ("middle", (half_x - panel, half_y - 0.004, 0.003), (0, -0.004, 0.079)),
-        ("back", (half_x - panel, panel / 2, height / 2 - panel), (0, -half_y + panel / 2, height / 2)),
+        (
+            "back",
+            (half_x - panel, panel / 2, height / 2 - panel),
+            (0, -half_y + panel / 2, height / 2),
+        ),
         ("left", (panel / 2, half_y, height / 2 - panel), (-half_x + panel / 2, 0, height / 2)),
         ("right", (panel / 2, half_y, height / 2 - panel), (half_x - panel / 2, 0, height / 2)),
     ):
-        mesh = shapes.rounded_box(half, 0.0015 if key != "roof" else 0.003, steps=2, tile=0.25)
+        mesh = shapes.rounded_box(half, 0.0015 if key != "roof" else 0.003, steps=1, tile=0.25)
         stage.draw(body, f"{name}_{key}", mesh, walnut, pos=pos)
         geoms.append(stage.collide(body, f"{name}_{key}_box", BOX, half, pos=pos))
     drawers = (("top", 0.123, 0.0395), ("bottom", 0.043, 0.0335))
@@ -112,7 +124,13 @@ def cabinet(stage: Stage, name: str) -> Piece:
 
 
 def _drawer(
-    stage: Stage, parent: mujoco.MjsBody, cabinet_name: str, level: str, z: float, front: float, room: float
+    stage: Stage,
+    parent: mujoco.MjsBody,
+    cabinet_name: str,
+    level: str,
+    z: float,
+    front: float,
+    room: float,
 ) -> tuple[list[str], Region]:
     """Add a drawer; gives its contact geoms and the region inside.
 
@@ -137,10 +155,13 @@ def _drawer(
     # The cabinet does not move, so MuJoCo would not leave out contacts between the two.
     stage.spec.add_exclude(bodyname1=cabinet_name, bodyname2=body.name)
     oak = stage.material(
-        "drawer_oak", picture=textures.wood((176, 128, 84), planks=2, contrast=1.2, seed=8), specular=0.25
+        "drawer_oak",
+        picture=textures.wood((176, 128, 84), planks=2, contrast=1.2, seed=8),
+        specular=0.25,
     )
     lining = stage.material("drawer_lining", (0.86, 0.78, 0.66), specular=0.05)
-    inner_x, depth, wall, low, tray = room - 0.008, 0.085, 0.004, -front + 0.006, 0.036
+    # The tray's sides are below finger tips that let go of a bowl's rim in it (29 mm).
+    inner_x, depth, wall, low, tray = room - 0.008, 0.085, 0.004, -front + 0.006, 0.024
     face = (room + 0.004, 0.006, front)
     geoms = []
     for key, half, pos, material in (
@@ -150,7 +171,7 @@ def _drawer(
         ("left", (wall / 2, depth, tray / 2), (-inner_x, 0.012, low + tray / 2), lining),
         ("right", (wall / 2, depth, tray / 2), (inner_x, 0.012, low + tray / 2), lining),
     ):
-        mesh = shapes.rounded_box(half, 0.0015, steps=2, tile=0.25)
+        mesh = shapes.rounded_box(half, 0.0015, steps=1, tile=0.25)
         stage.draw(body, f"{name}_{key}", mesh, material, pos=pos)
         geoms.append(stage.collide(body, f"{name}_{key}_box", BOX, half, pos=pos))
     brass = stage.material("brass", (0.80, 0.66, 0.36), specular=0.9, shininess=0.8)
@@ -163,11 +184,15 @@ def _drawer(
             ("stem", (0.006, stem / 2, 0.006), (0, y, up)),
             ("bar", (0.036, 0.006, 0.006), (0, 0.112 + stem + 0.006, up)),
         )
-        body.add_site(name=f"{name}_handle", pos=(0, y, up), size=(0.004, 0.004, 0.004), rgba=(0, 0, 0, 0))
+        body.add_site(
+            name=f"{name}_handle", pos=(0, y, up), size=(0.004, 0.004, 0.004), rgba=(0, 0, 0, 0)
+        )
     else:
         pieces = (("bar", (0.036, 0.005, 0.005), (0, 0.116, front - 0.016)),)
     for key, half, pos in pieces:
-        stage.draw(body, f"{name}_handle_{key}", shapes.rounded_box(half, 0.0045), brass, pos=pos)
+        stage.draw(
+            body, f"{name}_handle_{key}", shapes.rounded_box(half, 0.0045, steps=2), brass, pos=pos
+        )
         geoms.append(stage.collide(body, f"{name}_handle_{key}_box", BOX, half, pos=pos))
     size = (inner_x - wall, depth - wall, 0.030)
     region = _region(
@@ -180,9 +205,7 @@ def _drawer(
 # -0.005 (articulated_objects.py); ours starts at 0 and is off below 0.05.
 KNOB_RANGE = (0.0, 2.1)
 MAT_X = 0.218  # middle of the mat, 1 cm of table between it and the stove
-STOVE = Articulation(
-    turn_on=Threshold(above=0.5, inclusive=True), turn_off=Threshold(below=0.05)
-)
+STOVE = Articulation(turn_on=Threshold(above=0.5, inclusive=True), turn_off=Threshold(below=0.05))
 
 
 def stove_with_mat(stage: Stage, name: str) -> Piece:
@@ -205,15 +228,19 @@ def stove(stage: Stage, name: str) -> Piece:
     glass = stage.material("stove_glass", (0.07, 0.07, 0.08), specular=0.8, shininess=0.9)
     ring = stage.material("burner_ring", (0.36, 0.36, 0.38), specular=0.4)
     middle = (0, 0, half[2])
-    stage.draw(body, f"{name}_case", shapes.rounded_box(half, 0.005), steel, pos=middle)
-    stage.draw_box(body, f"{name}_glass", (0.076, 0.078, 0.0004), glass, pos=(burner_x, 0, top + 0.0002))
+    stage.draw(body, f"{name}_case", shapes.rounded_box(half, 0.005, steps=2), steel, pos=middle)
+    stage.draw_box(
+        body, f"{name}_glass", (0.076, 0.078, 0.0004), glass, pos=(burner_x, 0, top + 0.0002)
+    )
     for k, radius in enumerate((0.058, 0.040, 0.022)):
         circle = [(radius, 0.0), (radius - 0.004, 0.0)]
-        stage.draw(body, f"{name}_ring{k}", shapes.turned(circle), ring, pos=(burner_x, 0, top + 0.0009))
-    stage.material("burner_glow", (1, 0.30, 0.06), emission=0.9)
+        stage.draw(
+            body, f"{name}_ring{k}", shapes.turned(circle), ring, pos=(burner_x, 0, top + 0.0009)
+        )
+    stage.material("burner_glow", (0.95, 0.22, 0.05), emission=0.8)
     body.add_site(
-        name=f"{name}_burner", type=CYLINDER, pos=(burner_x, 0, top + 0.0008), size=(0.056, 0.0006, 0),
-        rgba=(1, 0.30, 0.06, 0), material="burner_glow",
+        name=f"{name}_burner", type=CYLINDER, pos=(burner_x, 0, top + 0.0005),
+        size=(0.057, 0.0002, 0), rgba=(0.95, 0.22, 0.05, 0), material="burner_glow",
     )  # fmt: skip
     geoms = [stage.collide(body, f"{name}_box", BOX, half, pos=middle)]
     geoms += _knob(stage, body, name, (knob_x, 0, top), steel)
@@ -230,7 +257,11 @@ def stove(stage: Stage, name: str) -> Piece:
 
 
 def _knob(
-    stage: Stage, parent: mujoco.MjsBody, stove_name: str, pos: tuple[float, float, float], case: str
+    stage: Stage,
+    parent: mujoco.MjsBody,
+    stove_name: str,
+    pos: tuple[float, float, float],
+    case: str,
 ) -> list[str]:
     name = f"{stove_name}_knob"
     body = parent.add_body(name=name, pos=pos)
@@ -247,7 +278,7 @@ def _knob(
     disc = [(0.024, 0.0), (0.024, 0.006), (0.022, 0.008), (0.0, 0.008)]
     stage.draw(body, f"{name}_disc", shapes.turned(disc), case)
     lever, middle = (0.030, 0.006, 0.011), (0, 0, 0.019)
-    stage.draw(body, f"{name}_lever", shapes.rounded_box(lever, 0.004), dark, pos=middle)
+    stage.draw(body, f"{name}_lever", shapes.rounded_box(lever, 0.004, steps=2), dark, pos=middle)
     stage.draw_box(body, f"{name}_mark", (0.009, 0.0025, 0.0004), red, pos=(0.018, 0, 0.0302))
     body.add_site(name=f"{name}_handle", pos=middle, size=(0.004, 0.004, 0.004), rgba=(0, 0, 0, 0))
     return [

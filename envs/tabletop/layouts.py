@@ -23,7 +23,7 @@ _SMALL: Range = (-0.012, 0.012)
 _LANDMARKS = (
     Slot(thing="plate", x=(0.015, 0.045), y=(0.10, 0.13)),
     Slot(thing="ramekin", x=(-0.26, -0.23), y=(-0.14, -0.11)),
-    Slot(thing="cookie_box", x=(-0.055, -0.025), y=(-0.28, -0.25), yaw=(-0.15, 0.15)),
+    Slot(thing="cookie_box", x=(-0.055, -0.025), y=(-0.28, -0.25), yaw=(1.42, 1.72)),
 )
 
 
@@ -35,9 +35,18 @@ def _bowl(bowl: str, place: str) -> Slot:
     if place == "between_plate_and_ramekin":
         return Slot(thing=bowl, anchor=("plate", "ramekin"), x=_SMALL, y=_SMALL)
     if place == "on_cookie_box":
-        return Slot(thing=bowl, anchor=("cookie_box",), on="cookie_box", height=0.020, x=_SMALL, y=_SMALL)
+        return Slot(
+            thing=bowl, anchor=("cookie_box",), on="cookie_box", height=0.020, x=_SMALL, y=_SMALL
+        )
     if place == "on_stove":
-        return Slot(thing=bowl, anchor=("stove",), on="stove", height=0.026, x=_around(-0.035, 0)[0], y=_SMALL)
+        return Slot(
+            thing=bowl,
+            anchor=("stove",),
+            on="stove",
+            height=0.026,
+            x=_around(-0.035, 0)[0],
+            y=_SMALL,
+        )
     anchor, offset = {
         "next_to_ramekin": ("ramekin", (0.01, -0.133)),
         "next_to_cookie_box": ("cookie_box", (-0.02, 0.178)),
@@ -57,8 +66,8 @@ def bowls(target: str, other: str) -> Layout:
 
 _KITCHEN = (
     Slot(thing="bowl", x=(-0.26, -0.15), y=(0.060, 0.090)),
-    Slot(thing="plate", x=(-0.01, 0.03), y=(0.03, 0.08)),
-    Slot(thing="cream_cheese", x=(-0.02, 0.05), y=(-0.16, -0.09)),
+    Slot(thing="plate", x=(-0.01, 0.03), y=(0.06, 0.09)),
+    Slot(thing="cream_cheese", x=(0.01, 0.05), y=(-0.12, -0.05)),
 )
 # LIBERO starts an open drawer in [-0.16, -0.14] (SUITES 1.3); a little more than its
 # threshold here, so that it counts as open whatever it is brushed by.

@@ -130,9 +130,7 @@ def simplify(vertices: Array, faces: Ints, cell: float) -> tuple[Array, Ints]:
     return moved[used], compact.reshape(-1, 3)
 
 
-def shade(
-    vertices: Array, faces: Ints, *, crease: float = 0.7, uv: Array | None = None
-) -> Mesh:
+def shade(vertices: Array, faces: Ints, *, crease: float = 0.7, uv: Array | None = None) -> Mesh:
     """Give every corner the mean normal of the neighbours that it is smooth with.
 
     Args:

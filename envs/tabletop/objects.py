@@ -61,13 +61,21 @@ def can(stage: Stage, name: str) -> Piece:
     )
     metal = stage.material("tin", (0.78, 0.78, 0.80), specular=0.8, shininess=0.7)
     wall = [(radius, -half + 0.004), (radius, half - 0.004)]
-    stage.draw(body, f"{name}_label", shapes.turned(wall, uv_height=(wall[0][1], wall[1][1])), label)
+    stage.draw(
+        body, f"{name}_label", shapes.turned(wall, uv_height=(wall[0][1], wall[1][1])), label
+    )
     rim = [
         (radius, half - 0.004), (radius + 0.0006, half - 0.003), (radius + 0.0006, half - 0.001),
-        (radius - 0.0005, half), (radius - 0.002, half), (radius - 0.0025, half - 0.002), (0, half - 0.002),
+        (radius - 0.0005, half), (radius - 0.002, half), (radius - 0.0025, half - 0.002),
+        (0, half - 0.002),
     ]  # fmt: skip
     stage.draw(body, f"{name}_lid", shapes.turned(rim), metal)
-    foot = [(0, -half), (radius - 0.001, -half), (radius + 0.0006, -half + 0.001), (radius, -half + 0.004)]
+    foot = [
+        (0, -half),
+        (radius - 0.001, -half),
+        (radius + 0.0006, -half + 0.001),
+        (radius, -half + 0.004),
+    ]
     stage.draw(body, f"{name}_foot", shapes.turned(foot), metal)
     geoms = _standing_cylinder(stage, body, name, radius, -half, half)
     return Piece(
@@ -92,7 +100,9 @@ def bottle(stage: Stage, name: str) -> Piece:
     ]  # fmt: skip
     stage.draw(body, f"{name}_glass", shapes.turned(shoulder), red)
     band = [(radius + 0.0004, -half + 0.012), (radius + 0.0004, 0.002)]
-    stage.draw(body, f"{name}_label", shapes.turned(band, uv_height=(band[0][1], band[1][1])), label)
+    stage.draw(
+        body, f"{name}_label", shapes.turned(band, uv_height=(band[0][1], band[1][1])), label
+    )
     top = [(cap, 0.029), (cap, half - 0.003), (cap - 0.003, half), (0, half)]
     stage.draw(body, f"{name}_cap", shapes.turned(top), white)
     geoms = _standing_cylinder(stage, body, name, radius, -half, 0.014)
@@ -115,14 +125,29 @@ def milk(stage: Stage, name: str) -> Piece:
     )
     roof = stage.material("milk_roof", (0.20, 0.45, 0.76))
     middle = (eaves - half) / 2
-    box = shapes.rounded_box((side, side, (eaves + half) / 2), 0.002, steps=2, atlas=True)
+    box = shapes.rounded_box((side, side, (eaves + half) / 2), 0.002, steps=1, atlas=True)
     stage.draw(body, f"{name}_paper", box, paper, pos=(0, 0, middle))
-    gable = [(-side, eaves - 0.001), (side, eaves - 0.001), (0.0025, half - 0.007), (-0.0025, half - 0.007)]
-    stage.draw(body, f"{name}_gable", shapes.prism(gable, 2 * side, crease=0.3), roof, quat=yaw_quat(np.pi / 2))
+    gable = [
+        (-side, eaves - 0.001),
+        (side, eaves - 0.001),
+        (0.0025, half - 0.007),
+        (-0.0025, half - 0.007),
+    ]
+    stage.draw(
+        body,
+        f"{name}_gable",
+        shapes.prism(gable, 2 * side, crease=0.3),
+        roof,
+        quat=yaw_quat(np.pi / 2),
+    )
     stage.draw_box(body, f"{name}_ridge", (0.0025, side, 0.0055), roof, pos=(0, 0, half - 0.0055))
     geoms = (
-        stage.collide(body, f"{name}_box", BOX, (side, side, (eaves + half) / 2), pos=(0, 0, middle)),
-        stage.collide(body, f"{name}_ridge_box", BOX, (0.008, side, 0.010), pos=(0, 0, half - 0.010)),
+        stage.collide(
+            body, f"{name}_box", BOX, (side, side, (eaves + half) / 2), pos=(0, 0, middle)
+        ),
+        stage.collide(
+            body, f"{name}_ridge_box", BOX, (0.008, side, 0.010), pos=(0, 0, half - 0.010)
+        ),
     )
     return Piece(
         name=name, category="carton", body=name, geoms=geoms, free=True, radius=side * 1.42,
@@ -134,7 +159,9 @@ def cereal(stage: Stage, name: str) -> Piece:
     """A small cereal box, 9 x 4 x 12 cm."""
     return _box(
         stage, name, "box", (0.045, 0.020, 0.060), 0.12, "cereal_card",
-        textures.carton((242, 190, 52), (214, 84, 38), ("CORN", "flakes"), (120, 45, 20), sun=(250, 235, 190)),
+        textures.carton(
+            (242, 190, 52), (214, 84, 38), ("CORN", "flakes"), (120, 45, 20), sun=(250, 235, 190)
+        ),
     )  # fmt: skip
 
 
@@ -190,7 +217,7 @@ def _box(
 ) -> Piece:
     body = stage.free_body(name, mass, half)
     paper = stage.material(material, picture=picture)
-    stage.draw(body, f"{name}_visual", shapes.rounded_box(half, 0.002, steps=2, atlas=True), paper)
+    stage.draw(body, f"{name}_visual", shapes.rounded_box(half, 0.002, steps=1, atlas=True), paper)
     geom = stage.collide(body, f"{name}_box", BOX, half)
     # As deep as the palm allows, but with the finger tips 2 mm above the table.
     grip = max(half[2] - 0.020, -half[2] + TIP_BELOW_GRIP + 0.002)
@@ -202,4 +229,3 @@ def _box(
         if graspable
         else {"kind": "push", "radius": half[1], "height": 0.0},
     )  # fmt: skip
-

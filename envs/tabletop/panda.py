@@ -35,12 +35,20 @@ FRICTIONLOSS = 0.1
 ARMATURE = 5.0
 
 # Side of the cubes in which visual vertices merge, metres: chosen by eye at 512 pixels.
-CELL = {"link": 0.011, "hand": 0.006, "finger": 0.004}
+CELL = {"link": 0.012, "hand": 0.006, "finger": 0.004}
+# Screws and buttons below this diagonal, metres, are left out: 3 pixels at 256.
+LEAST_PART = 0.035
 
 # Capsules (radius, from, to) in each link's frame, fitted to the collision meshes.
 CAPSULES = {
-    "link5": ((0.058, (0.0, 0.0, -0.22), (0.0, 0.0, -0.20)), (0.05, (0, 0.06, -0.18), (0, 0.085, -0.01))),
-    "link6": ((0.055, (0.0, 0.0, -0.03), (0.0, 0.0, 0.03)), (0.05, (0.085, 0.02, 0.0), (0.085, 0.06, 0.0))),
+    "link5": (
+        (0.058, (0.0, 0.0, -0.22), (0.0, 0.0, -0.20)),
+        (0.05, (0, 0.06, -0.18), (0, 0.085, -0.01)),
+    ),
+    "link6": (
+        (0.055, (0.0, 0.0, -0.03), (0.0, 0.0, 0.03)),
+        (0.05, (0.085, 0.02, 0.0), (0.085, 0.06, 0.0)),
+    ),
     "link7": ((0.045, (0.0, 0.0, 0.03), (0.0, 0.0, 0.07)),),
 }
 
@@ -105,13 +113,15 @@ def _replace_link_geoms(arm: mujoco.MjSpec) -> None:
         shells: dict[str, list[tuple[Array, Ints]]] = {}
         for geom in list(body.geoms):
             if geom.group == VISUAL_GROUP:
-                bright = colours[geom.material][:3].mean() > 0.5
-                shells.setdefault("white" if bright else "dark", []).append(
-                    read_obj(files[geom.meshname])
-                )
+                part = read_obj(files[geom.meshname])
+                if np.linalg.norm(np.ptp(part[0], axis=0)) > LEAST_PART:
+                    bright = colours[geom.material][:3].mean() > 0.5
+                    shells.setdefault("white" if bright else "dark", []).append(part)
             geom.delete()
         for shade_name, parts in shells.items():
-            _add_visual(arm, body, f"{body.name}_{shade_name}", concatenate(parts), "link", shade_name)
+            _add_visual(
+                arm, body, f"{body.name}_{shade_name}", concatenate(parts), "link", shade_name
+            )
         for i, (radius, start, end) in enumerate(CAPSULES.get(body.name, ())):
             body.add_geom(
                 name=f"{body.name}_collision{i}",
@@ -131,7 +141,10 @@ def _replace_link_geoms(arm: mujoco.MjSpec) -> None:
 def _replace_gripper_visuals(gripper: mujoco.MjSpec) -> None:
     folder = assets_root() / "grippers"
     files = {mesh.name: folder / mesh.file for mesh in gripper.meshes}
-    for name, rgba in (("hand_white", (0.93, 0.94, 0.95, 1)), ("finger_dark", (0.24, 0.24, 0.26, 1))):
+    for name, rgba in (
+        ("hand_white", (0.93, 0.94, 0.95, 1)),
+        ("finger_dark", (0.24, 0.24, 0.26, 1)),
+    ):
         gripper.add_material(name=name, rgba=rgba, specular=0.4, shininess=0.4)
     for body in gripper.bodies:
         for geom in list(body.geoms):

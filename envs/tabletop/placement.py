@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,19 @@ GAP = 0.022
 FIXTURE_GAP = 0.025
 FIXTURE_SHIFT = 0.01  # metres, each axis: LIBERO's fixture regions are 2 cm squares
 FIXTURE_YAW = 0.05  # radians
+# robosuite's hand, metres: half length along the fingers' opening and half thickness; its
+# underside above the grip site. What it comes near may be taller than that.
+HAND_HALF = (0.104, 0.032)
+PALM_ABOVE_GRIP = 0.031
+HAND_GAP = 0.01
 # Horizontal distance from the robot's axis at which a downward gripper reaches the table
 # with its elbow still bent: the Panda's 0.719 m of arm end at 0.778 m there.
 REACH: Range = (0.36, 0.725)
 # What agentview shows of the table top, metres.
 IN_VIEW_X: Range = (-0.32, 0.12)
 IN_VIEW_Y: Range = (-0.34, 0.34)
-ATTEMPTS = 512
+# Arrangements drawn together, and how often; the tightest layout accepts one in 75.
+BATCH, BATCHES = 512, 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +95,8 @@ def state_generator(version: int, suite: str, task: str, index: int) -> np.rando
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def nominal_qpos(scene: Scene, plan: Layout) -> Array:
-    """Arm and gripper at rest, every thing at the middle of its slot."""
-    rng = np.random.Generator(np.random.PCG64(0))
-    return sample_qpos(scene, plan, rng, middle=True)
-
-
-def sample_qpos(
-    scene: Scene, plan: Layout, rng: np.random.Generator, *, middle: bool = False
-) -> Array:
-    """Draw one qpos for nominal fixture poses.
+def sample_qpos(scene: Scene, plan: Layout, rng: np.random.Generator) -> Array:
+    """Draw one qpos, for nominal fixture poses: arm and fingers at rest, things placed.
 
     Raises:
         RuntimeError: No arrangement without overlap was found; the layout is too tight.
@@ -111,49 +110,50 @@ def sample_qpos(
     ):
         qpos[scene.qpos_address(joint)] = q
     for joint, (low, high) in plan.joints.items():
-        qpos[scene.qpos_address(joint)] = (low + high) / 2 if middle else rng.uniform(low, high)
-    chosen = _arrange(scene, plan, rng, middle)
-    for slot, (x, y, z, yaw) in zip(plan.slots, chosen, strict=True):
+        qpos[scene.qpos_address(joint)] = rng.uniform(low, high)
+    for _ in range(BATCHES):
+        poses = _draw(scene, plan, rng)
+        good = _allowed(scene, plan, poses)
+        if good.any():
+            break
+    else:
+        raise RuntimeError(
+            f"scene {scene.info.id}: none of {BATCHES * BATCH} arrangements of "
+            f"{', '.join(s.thing for s in plan.slots)} is free of overlap and within reach. "
+            f"Widen the slots in envs/tabletop/layouts.py."
+        )
+    first = int(np.argmax(good))
+    for slot in plan.slots:
+        x, y, z, yaw = poses[slot.thing][first]
         at = scene.qpos_address(f"{slot.thing}_joint")
         qpos[at : at + 7] = (x, y, z + DROP, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
     return qpos
 
 
-def _arrange(scene: Scene, plan: Layout, rng: np.random.Generator, middle: bool) -> Array:
-    """Give (x, y, z, yaw) of every slot, [slots, 4]."""
-    fixtures = scene.info.placement["fixtures"]
-    n = 1 if middle else ATTEMPTS
-    unit = np.full((len(plan.slots), n, 3), 0.5) if middle else rng.random((len(plan.slots), n, 3))
+def _draw(scene: Scene, plan: Layout, rng: np.random.Generator) -> dict[str, Array]:
+    """Draw BATCH arrangements at once: (x, y, z, yaw) [BATCH, 4] of things and fixtures."""
     poses: dict[str, Array] = {
-        name: np.broadcast_to(np.asarray(data["pose"]), (n, 4)) for name, data in fixtures.items()
+        name: np.broadcast_to(np.asarray(data["pose"], np.float64), (BATCH, 4))
+        for name, data in scene.info.placement["fixtures"].items()
     }
-    table = np.array([0.0, 0.0, TABLE_TOP_Z, 0.0])
-    for slot, u in zip(plan.slots, unit, strict=True):
-        anchors = [poses[a][:, :2] for a in slot.anchor] or [np.zeros((n, 2))]
-        pose = np.empty((n, 4))
-        pose[:, :2] = np.mean(anchors, axis=0)
-        pose[:, 0] += slot.x[0] + (slot.x[1] - slot.x[0]) * u[:, 0]
-        pose[:, 1] += slot.y[0] + (slot.y[1] - slot.y[0]) * u[:, 1]
-        below = table[2] if slot.on is None else poses[slot.on][:, 2] + slot.height
+    for slot in plan.slots:
+        anchors = [poses[a][:, :2] for a in slot.anchor] or [np.zeros((BATCH, 2))]
+        below = TABLE_TOP_Z if slot.on is None else poses[slot.on][:, 2] + slot.height
+        pose = np.empty((BATCH, 4))
+        pose[:, 0] = rng.uniform(*slot.x, BATCH)
+        pose[:, 1] = rng.uniform(*slot.y, BATCH)
+        pose[:, :2] += np.mean(anchors, axis=0)
         pose[:, 2] = below - scene.thing(slot.thing).bottom
-        pose[:, 3] = slot.yaw[0] + (slot.yaw[1] - slot.yaw[0]) * u[:, 2]
+        pose[:, 3] = rng.uniform(*slot.yaw, BATCH)
         poses[slot.thing] = pose
-    good = np.ones(n, bool) if middle else _allowed(scene, plan, poses)
-    if not good.any():
-        raise RuntimeError(
-            f"scene {scene.info.id}: none of {n} arrangements of "
-            f"{', '.join(s.thing for s in plan.slots)} is free of overlap and within reach. "
-            f"Widen the slots in envs/tabletop/layouts.py."
-        )
-    first = int(np.argmax(good))
-    return np.stack([poses[slot.thing][first] for slot in plan.slots])
+    return poses
 
 
 def _allowed(scene: Scene, plan: Layout, poses: Mapping[str, Array]) -> NDArray[np.bool_]:
     names = [slot.thing for slot in plan.slots]
     radius = {name: scene.thing(name).radius for name in names}
     support = {slot.thing: slot.on for slot in plan.slots}
-    good = np.ones(len(poses[names[0]]), bool)
+    good = np.ones(BATCH, bool)
     for i, a in enumerate(names):
         xy = poses[a][:, :2]
         reach = np.hypot(xy[:, 0] - BASE_POS[0], xy[:, 1] - BASE_POS[1])
@@ -165,30 +165,60 @@ def _allowed(scene: Scene, plan: Layout, poses: Mapping[str, Array]) -> NDArray[
                 continue
             away = np.linalg.norm(xy - poses[b][:, :2], axis=1)
             good &= away > radius[a] + radius[b] + GAP
+        palm = _palm_height(scene, a, poses[a])
         for name, data in scene.info.placement["fixtures"].items():
             if support[a] == name:
                 continue
-            x, y, _, yaw = data["pose"]
-            dx, dy = xy[:, 0] - x, xy[:, 1] - y
-            along = np.cos(yaw) * dx + np.sin(yaw) * dy
-            across = -np.sin(yaw) * dx + np.cos(yaw) * dy
-            half = data["footprint"]
-            outside = np.hypot(
-                np.maximum(np.abs(along) - half[0], 0), np.maximum(np.abs(across) - half[1], 0)
-            )
-            good &= outside > radius[a] + FIXTURE_GAP
+            x, y, z, yaw = data["pose"]
+            # The hand is as long as it may be turned: any yaw must do.
+            under = z + scene.thing(name).top > palm
+            room = np.maximum(np.where(under, HAND_HALF[0], 0.0), radius[a])
+            for box in data["footprint"]:
+                good &= _outside(xy, (x, y), yaw, box) > room + FIXTURE_GAP
+        for b in names:
+            grasp = scene.info.placement["grasps"].get(a, {})
+            if b == a or support[b] == a or grasp.get("turns") != 2:
+                continue  # other grasps leave a choice of yaw
+            under = poses[b][:, 2] + scene.thing(b).top > palm
+            yaw = poses[a][:, 3] + grasp["yaw"]
+            x, y = HAND_HALF
+            away = _outside(poses[b][:, :2], (xy[:, 0], xy[:, 1]), yaw, (-x, -y, x, y))
+            good &= ~under | (away > radius[b] + HAND_GAP)
     return good
 
 
+def _palm_height(scene: Scene, thing: str, pose: Array) -> Array:
+    """Height of the hand's underside while it grasps the thing from above; inf if never."""
+    grasp = scene.info.placement["grasps"].get(thing, {})
+    if grasp.get("kind") != "top":
+        return np.full(len(pose), np.inf)
+    return pose[:, 2] + grasp["offset"][2] + PALM_ABOVE_GRIP
+
+
+def _outside(
+    point: Array,
+    centre: tuple[Array | float, Array | float],
+    yaw: Array | float,
+    box: Sequence[float],
+) -> Array:
+    """Distance of points [n, 2] from a box (x0, y0, x1, y1) that is turned and moved."""
+    dx, dy = point[:, 0] - centre[0], point[:, 1] - centre[1]
+    along = np.cos(yaw) * dx + np.sin(yaw) * dy
+    across = -np.sin(yaw) * dx + np.cos(yaw) * dy
+    x = np.maximum(np.maximum(box[0] - along, along - box[2]), 0)
+    y = np.maximum(np.maximum(box[1] - across, across - box[3]), 0)
+    return np.hypot(x, y)
+
+
 def draw_fixtures(
-    nominal: Mapping[str, Mapping[str, Sequence[float]]], rng: np.random.Generator
+    nominal: Mapping[str, Mapping[str, Any]], rng: np.random.Generator
 ) -> dict[str, Array]:
     """Draw (x, y, z, yaw) of every fixture around its nominal pose."""
     out: dict[str, Array] = {}
     for name, data in nominal.items():
         dx, dy = rng.uniform(-FIXTURE_SHIFT, FIXTURE_SHIFT, 2)
         turn = rng.uniform(-FIXTURE_YAW, FIXTURE_YAW)
-        out[name] = np.asarray(data["pose"], np.float64) + (dx, dy, 0.0, turn)
+        out[name] = np.asarray(data["pose"], np.float64) + np.array([dx, dy, 0.0, turn])
     return out
 
 

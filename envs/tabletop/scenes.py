@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import mujoco
 
@@ -24,13 +28,19 @@ Builder = Callable[[Stage, str], Piece]
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
-    """A fixture of a scene: nominal place on the table and footprint for the sampler."""
+    """A fixture of a scene.
+
+    Attributes:
+        build: Adds it to a stage.
+        x, y, yaw: Its nominal place on the table.
+        footprint: Boxes (x0, y0, x1, y1) in its own frame that nothing starts on.
+    """
 
     build: Builder
     x: float
     y: float
     yaw: float = 0.0
-    footprint: tuple[float, float]
+    footprint: tuple[tuple[float, float, float, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +51,14 @@ class Recipe:
     objects: Mapping[str, Builder]
 
 
-_STOVE_FOOTPRINT = (0.120, 0.090)
+_BASKET_FOOTPRINT = ((-0.097, -0.097, 0.097, 0.097),)
+_STOVE_FOOTPRINT = ((-0.120, -0.090, 0.120, 0.090),)
+_CABINET_FOOTPRINT = ((-0.114, -0.100, 0.114, 0.112), (-0.036, 0.112, 0.036, 0.160))  # handle
 
 RECIPES: dict[str, Recipe] = {
     "tabletop_grocery": Recipe(
         fixtures={
-            "basket": Fixed(build=fixtures.basket, x=-0.06, y=0.23, footprint=(0.092, 0.092)),
+            "basket": Fixed(build=fixtures.basket, x=-0.06, y=0.23, footprint=_BASKET_FOOTPRINT),
         },
         objects={
             "can": objects.can,
@@ -57,7 +69,9 @@ RECIPES: dict[str, Recipe] = {
         },
     ),
     "tabletop_bowls": Recipe(
-        fixtures={"stove": Fixed(build=fixtures.stove, x=-0.20, y=0.25, footprint=_STOVE_FOOTPRINT)},
+        fixtures={
+            "stove": Fixed(build=fixtures.stove, x=-0.20, y=0.25, footprint=_STOVE_FOOTPRINT)
+        },
         objects={
             "bowl_1": dishes.bowl,
             "bowl_2": dishes.bowl,
@@ -69,7 +83,9 @@ RECIPES: dict[str, Recipe] = {
     "tabletop_kitchen": Recipe(
         fixtures={
             # Its drawer opens towards the middle of the table and ends short of the bowl.
-            "cabinet": Fixed(build=fixtures.cabinet, x=-0.13, y=-0.33, footprint=(0.114, 0.112)),
+            "cabinet": Fixed(
+                build=fixtures.cabinet, x=-0.13, y=-0.33, footprint=_CABINET_FOOTPRINT
+            ),
             "stove": Fixed(
                 build=fixtures.stove_with_mat, x=-0.20, y=0.27, footprint=_STOVE_FOOTPRINT
             ),
@@ -79,13 +95,27 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def cache_key(scene_id: str) -> dict[str, str]:
+    """Everything that a compiled scene depends on: our source, and what it is built with."""
+    source = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        source.update(path.name.encode() + b"\0" + path.read_bytes())
+    return {
+        "scene": scene_id,
+        "source": source.hexdigest(),
+        "mujoco": mujoco.__version__,
+        "pillow": importlib.metadata.version("pillow"),  # draws the labels
+        **panda.provenance(),
+    }
+
+
 def build(scene_id: str) -> Scene:
     """Compile a scene (under a second)."""
     recipe = RECIPES[scene_id]
     stage = new_stage(scene_id)
     panda.add_panda(stage.spec)
     pieces: list[Piece] = []
-    places: dict[str, dict[str, Sequence[float]]] = {}
+    places: dict[str, dict[str, Any]] = {}
     # Free things first, so that qpos is arm, fingers, things, fixture joints, as in LIBERO.
     for name, make in recipe.objects.items():
         pieces.append(make(stage, name))
@@ -96,7 +126,7 @@ def build(scene_id: str) -> Scene:
         body.quat = yaw_quat(fixed.yaw)
         places[name] = {
             "pose": [fixed.x, fixed.y, TABLE_TOP_Z, fixed.yaw],
-            "footprint": list(fixed.footprint),
+            "footprint": [list(box) for box in fixed.footprint],
         }
     model = stage.spec.compile()
     info = SceneInfo(
@@ -110,6 +140,6 @@ def build(scene_id: str) -> Scene:
             "fixtures": places,
             "grasps": {piece.name: piece.grasps for piece in pieces if piece.grasps},
         },
-        provenance={**panda.provenance(), "mujoco": mujoco.__version__},
+        provenance=cache_key(scene_id),
     )
     return Scene(model=model, info=info)

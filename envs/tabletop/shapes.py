@@ -138,7 +138,7 @@ def prism(outline: Sequence[tuple[float, float]], depth: float, *, crease: float
     points = np.asarray(outline, np.float64)
     n = len(points)
     front = np.stack([points[:, 0], np.full(n, -depth / 2), points[:, 1]], 1)
-    back = front + [0, depth, 0]
+    back = front + np.array([0.0, depth, 0.0])
     vertices = np.concatenate([front, back])
     k = np.arange(n)
     after = (k + 1) % n

@@ -183,9 +183,7 @@ class Stage:
         )
         return name
 
-    def free_body(
-        self, name: str, mass: float, half: Sequence[float]
-    ) -> mujoco.MjsBody:
+    def free_body(self, name: str, mass: float, half: Sequence[float]) -> mujoco.MjsBody:
         """Add a body with a free joint and the inertia of a solid box of half sizes `half`."""
         x, y, z = half
         body = self.spec.worldbody.add_body(name=name)

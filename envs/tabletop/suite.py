@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.scene import Array, Pose, Scene, Start, SuiteOptions
-from envs.tabletop.placement import draw_fixtures, nominal_qpos, ride, sample_qpos, state_generator
+from envs.tabletop.placement import draw_fixtures, ride, sample_qpos, state_generator
 from envs.tabletop.stage import yaw_quat
 from envs.tabletop.tasks import TASKS, Entry
 from wamsim.contracts import EpisodeKey, Suite, Task
@@ -34,9 +34,7 @@ class TabletopBackend:
             name=name,
             version=VERSION,
             reference="ours",
-            tasks=tuple(
-                self._task(name, index, entry) for index, entry in enumerate(TASKS[name])
-            ),
+            tasks=tuple(self._task(name, index, entry) for index, entry in enumerate(TASKS[name])),
         )
 
     def _task(self, suite: str, index: int, entry: Entry) -> Task:
@@ -64,11 +62,14 @@ class TabletopBackend:
         )
 
     def scene(self, task: Task) -> Scene:
-        """Compile the task's scene, or give the one of an earlier call."""
+        """Give the task's scene: from an earlier call, from the cache, or compiled now."""
         if task.scene_id not in self._scenes:
-            from envs.tabletop.scenes import build  # heavy: listing suites must not need it
+            from envs.scene_cache import load_or_build
+            from envs.tabletop.scenes import build, cache_key  # heavy: listing must not need it
 
-            self._scenes[task.scene_id] = build(task.scene_id)
+            self._scenes[task.scene_id] = load_or_build(
+                self._options.cache_dir, cache_key(task.scene_id), lambda: build(task.scene_id)
+            )
         return self._scenes[task.scene_id]
 
     def initial_states(self, task: Task) -> Array:
@@ -96,7 +97,7 @@ class TabletopBackend:
             name: (pose[:3].copy(), np.asarray(yaw_quat(pose[3]))) for name, pose in drawn.items()
         }
         return Start(
-            nominal_qpos=ride(scene, plan, nominal_qpos(scene, plan), drawn),
+            nominal_qpos=state[1 : 1 + nq].copy(),  # no thing moves between reset and start
             state=state,
             fixtures=fixtures,
         )

@@ -71,7 +71,9 @@ def _spatial(place: str, words: str, *, other: str) -> Entry:
 
 
 _SPATIAL = (
-    _spatial("between_plate_and_ramekin", "between the plate and the ramekin", other="on_cookie_box"),
+    _spatial(
+        "between_plate_and_ramekin", "between the plate and the ramekin", other="on_cookie_box"
+    ),
     _spatial("next_to_ramekin", "next to the ramekin", other="on_stove"),
     _spatial("on_cookie_box", "on the cookie box", other="next_to_ramekin"),
     _spatial("next_to_cookie_box", "next to the cookie box", other="next_to_stove"),

@@ -78,8 +78,18 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, fill: Colour) -> None:
-    draw.text(at, text, fill=fill, font=_font(size), anchor="mm", stroke_width=max(1, size // 22), stroke_fill=fill)
+def _text(
+    draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, fill: Colour
+) -> None:
+    draw.text(
+        at,
+        text,
+        fill=fill,
+        font=_font(size),
+        anchor="mm",
+        stroke_width=max(1, size // 22),
+        stroke_fill=fill,
+    )
 
 
 def band_label(
@@ -99,7 +109,12 @@ def band_label(
 
 
 def carton(
-    background: Colour, accent: Colour, lines: Sequence[str], ink: Colour, *, sun: Colour | None = None
+    background: Colour,
+    accent: Colour,
+    lines: Sequence[str],
+    ink: Colour,
+    *,
+    sun: Colour | None = None,
 ) -> Picture:
     """The four sides of a box, left to right: front, right, back, left; below them its top."""
     image = Image.new("RGB", (1024, 512), background)
@@ -117,8 +132,18 @@ def carton(
             _text(draw, (left + 128, 60), lines[0], 44, ink)
             for k in range(5):
                 draw.line((left + 60, 120 + 24 * k, left + 196, 120 + 24 * k), accent, 6)
-    draw.rectangle((0, 384, 256, 512), accent)
+    _lid(draw, background, accent, lines[0], ink)
     return np.asarray(image)
+
+
+def _lid(
+    draw: ImageDraw.ImageDraw, background: Colour, accent: Colour, text: str, ink: Colour
+) -> None:
+    """The top of a box, in the lower left 256 x 128 of its picture."""
+    draw.rectangle((0, 384, 256, 512), accent)
+    draw.rectangle((10, 394, 246, 502), outline=background, width=4)
+    draw.rounded_rectangle((24, 416, 232, 480), 14, fill=background)
+    _text(draw, (128, 448), text, 38, ink)
 
 
 def flutes(colour: Colour, *, ribs: int = 24) -> Picture:

@@ -60,7 +60,9 @@ class Grasp:
         )
 
 
-def grasps(solids: Solids, frame: Array, centre: Array) -> tuple[Grasp, ...]:
+def grasps(
+    solids: Solids, frame: Array, centre: Array, *, below: float = TIP + PLAY_BELOW
+) -> tuple[Grasp, ...]:
     """Find grasps of a thing, best first.
 
     Args:
@@ -68,6 +70,8 @@ def grasps(solids: Solids, frame: Array, centre: Array) -> tuple[Grasp, ...]:
         frame: Rotation from the approach's frame to the thing's; column 2 points to
             where the hand comes from.
         centre: Its centre of mass, in its own frame.
+        below: Least height of the grip site over the thing's lowest point; what stands
+            on something leaves room for the fingertips.
 
     Returns:
         Grasps that differ from each other; empty when nothing fits.
@@ -75,7 +79,7 @@ def grasps(solids: Solids, frame: Array, centre: Array) -> tuple[Grasp, ...]:
     seen = solids.seen_from(Pose(np.zeros(3), frame))
     low, high = seen.bounds()
     bottom, top = float(low[:, 2].min()), float(high[:, 2].max())
-    floor = bottom + TIP + PLAY_BELOW
+    floor = bottom + below
     levels = np.array(sorted({round(max(top - d, floor), 4) for d in DEPTHS}))
     com = frame.T @ centre
     found: list[Grasp] = []

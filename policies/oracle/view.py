@@ -8,7 +8,7 @@ ask whether the arm reaches a pose and what it would hit there.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import mujoco
 import numpy as np
@@ -179,7 +179,8 @@ class View:
         gap: float | None = None,
         carried: Thing | None = None,
         carried_pose: Pose | None = None,
-        ignore: Collection[str] = (),
+        ignore: Collection[int] = (),
+        joints: Mapping[str, float] | None = None,
         margin: float = 0.0,
     ) -> float:
         """Depth in metres of the worst overlap, had the arm these joints; 0 when clear.
@@ -189,8 +190,9 @@ class View:
             gap: Metres between the pads; None for wide open.
             carried: Thing in the hand.
             carried_pose: Its pose; the present one when None.
-            ignore: Names of things whose contact with the arm, the hand and what is
-                carried does not count.
+            ignore: Geoms whose contact with the arm, the hand and what is carried does
+                not count.
+            joints: Positions of articulated joints; the others are as they are now.
             margin: Distance that still counts as overlap.
         """
         model, data = self.model, self.probe
@@ -208,10 +210,20 @@ class View:
                 self.put(carried, carried_pose)
             active[list(carried.geoms)] = True
             passive[list(carried.geoms)] = False
-        for name in ignore:
-            passive[list(self.scene.thing(name).geoms)] = False
+        if ignore:
+            passive[list(ignore)] = False
+        for joint, q in (joints or {}).items():
+            data.qpos[self.scene.qpos_address(joint)] = q
         contacts = self._collide(active, passive, margin)
         return max(0.0, -float(contacts.min())) if len(contacts) else 0.0
+
+    def part_at(self, joint: str, q: float) -> Pose:
+        """Pose of the body that a joint moves, had the joint this position."""
+        self.probe.qpos[:] = self.data.qpos
+        self.probe.qpos[self.scene.qpos_address(joint)] = q
+        mujoco.mj_kinematics(self.model, self.probe)
+        i = int(self.model.jnt_bodyid[self.model.joint(joint).id])
+        return Pose(self.probe.xpos[i].copy(), self.probe.xmat[i].reshape(3, 3).copy())
 
     def put(self, thing: Thing, pose: Pose) -> None:
         """Put a free thing somewhere in the probe."""

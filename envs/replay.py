@@ -1,0 +1,301 @@
+"""Recorded states -> frames -> videos, from run folders alone.
+
+An episode file holds the joint positions behind every picture, the lit burners and the
+fixture poses; drawn again they give the very pixels that the policy saw. So videos cost
+nothing during an evaluation, and show cameras and sizes that no policy looked through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from envs.processes import spread
+from wamsim import registry
+from wamsim.captions import Caption
+from wamsim.contracts import Frames, Outcome, Task
+from wamsim.episode import Episode, NewerFormat, Record, read_episode
+from wamsim.errors import ConfigurationMismatch, RecordCorrupt, nearest
+from wamsim.run_folder import episode_files, read_placed, read_run
+from wamsim.video import write_video
+
+if TYPE_CHECKING:
+    from envs.evaluation import Resources
+    from envs.rendering import Painter
+    from envs.scene import SuiteBackend, SuiteOptions
+
+CAMERAS = ("agentview", "eye_in_hand")  # what LIBERO's policies look through
+FOLDER = "videos"
+
+Wanted = Literal["failures", "all"] | int
+Progress = Callable[[int, int, Path], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One video to make.
+
+    Attributes:
+        episode: The episode file.
+        record: What it says.
+        task: Its task, as the run's options made it.
+        video: Where the video goes.
+    """
+
+    episode: Path
+    record: Record
+    task: Task
+    video: Path
+
+
+def draw_episode(
+    painter: Painter,
+    episode: Episode,
+    cameras: Sequence[str],
+    size: tuple[int, int],
+    steps: Sequence[int] | None = None,
+) -> Iterator[Frames]:
+    """Draw an episode from its recorded arrays.
+
+    Args:
+        painter: Of the episode's scene.
+        episode: With its arrays "seen_qpos" [S + 1, nq] and, where the scene has burners,
+            "lit" [S + 1, L].
+        cameras: Public camera names.
+        size: (height, width).
+        steps: Env steps to draw, 0 being the first query's picture; None draws all.
+
+    Yields:
+        uint8 [cams, H, W, 3], upright, one per step.
+
+    Raises:
+        RecordCorrupt: There is nothing to draw, or it is of another scene.
+    """
+    from envs.runtime import Glimpse, Look, shoot
+
+    record, qpos = episode.record, episode.arrays.get("seen_qpos")
+    if qpos is None:
+        raise RecordCorrupt(f"{record.key} has no recorded states ({record.reason})")
+    nq = painter.scene.model.nq
+    if qpos.ndim != 2 or qpos.shape[1] != nq:
+        raise RecordCorrupt(f"{record.key} has seen_qpos {qpos.shape}, expected (steps + 1, {nq})")
+    lit = episode.arrays.get("lit", np.zeros((len(qpos), 0), bool))
+    fixtures = {
+        body: (np.array(position), np.array(quaternion))
+        for body, (position, quaternion) in record.fixtures.items()
+    }
+    look = Look(cameras=tuple(cameras), size=size)
+    for step in range(len(qpos)) if steps is None else steps:
+        glimpse = Glimpse(
+            seen_qpos=qpos[step], lit=tuple(map(bool, lit[step])), robot_state=np.zeros(0)
+        )
+        yield shoot(painter, fixtures, glimpse, look)[0]
+
+
+def make_videos(
+    run_dir: Path,
+    *,
+    episodes: Wanted = "failures",
+    cameras: Sequence[str] | None = None,
+    size: tuple[int, int] = (256, 256),
+    out: Path | None = None,
+    resources: Resources | None = None,
+    progress: Progress | None = None,
+    said: Callable[[str], None] | None = None,
+) -> list[Path]:
+    """Make videos of a run's episodes; those that are there already stay as they are.
+
+    Args:
+        run_dir: A run folder; only read, unless `out` lies in it.
+        episodes: "failures" (not errors), "all", or the first N of every task.
+        cameras: What to show, side by side; None takes those of `CAMERAS` that a task has.
+        size: (height, width) of each picture; 256 or more looks best.
+        out: Where videos go, as ``<suite>/<task>/00007-success.mp4``; by default
+            ``run_dir/videos``. Other cameras or sizes want another place.
+        resources: Processes (``workers``) and folders.
+        progress: Called with (finished, all, video) for every finished video.
+        said: Called with a sentence for every episode that had to be left out.
+
+    Returns:
+        All the videos asked for that exist now, in order of their episodes.
+
+    Raises:
+        RecordCorrupt: No run folder, or it has no episodes.
+        ConfigurationMismatch: Recorded with another version of a suite.
+        UnknownName: A suite or task that is not installed, or a camera that it lacks.
+        AssetsMissing, RenderingUnavailable, OutOfSpace: See there.
+    """
+    from envs.evaluation import Resources
+
+    resources = resources or Resources()
+    said = said or (lambda sentence: None)
+    options = suite_options(read_run(run_dir).config, resources)
+    jobs = plan(run_dir, episodes, options, out or run_dir / FOLDER, said)
+    for task in {(job.task.suite, job.task.name): job.task for job in jobs}.values():
+        for camera in cameras or ():
+            if camera not in task.cameras:
+                raise nearest(camera, task.cameras, kind=f"camera of {task.suite}")
+    left = [job for job in jobs if not job.video.exists()]
+    done = len(jobs) - len(left)
+    finished = spread(
+        left,
+        partial(Projector, options, cameras, size),
+        processes=resources.workers,
+        group=lambda job: job.task.scene_id,
+    )
+    for job, sentence in finished:
+        if sentence is not None:
+            said(f"left out {job.episode.name} of {job.record.key.task}: {sentence}")
+            continue
+        done += 1
+        if progress:
+            progress(done, len(jobs), job.video)
+    return [job.video for job in jobs if job.video.exists()]
+
+
+def suite_options(config: Any, resources: Resources) -> SuiteOptions:
+    """Give what the suites of a recorded run were built with (see `EvalConfig.mapping`)."""
+    from envs.scene import SuiteOptions
+
+    names = ("reset_mode", "protocol", "wording")
+    return SuiteOptions(
+        cache_dir=resources.cache_dir,
+        libero_assets=resources.libero_assets,
+        **{name: config[name] for name in names if name in config},
+    )
+
+
+def plan(
+    run_dir: Path,
+    wanted: Wanted,
+    options: SuiteOptions,
+    out: Path,
+    said: Callable[[str], None],
+) -> list[Job]:
+    """List the videos to make, in order of episodes, so that scenes are loaded once each."""
+    files = episode_files(run_dir)
+    if not files:
+        raise RecordCorrupt(
+            f"the run folder has no episodes yet. Run `wamsim run --out` on it first. "
+            f"Folder: {run_dir}"
+        )
+    jobs: list[Job] = []
+    tasks: dict[tuple[str, str], Task] = {}
+    versions: dict[str, int] = {}
+    taken: dict[tuple[str, str], int] = {}
+    for path in files:
+        try:
+            record = read_placed(run_dir, path)
+        except NewerFormat:
+            raise
+        except RecordCorrupt as error:
+            said(f"left out {path.name} of {path.parent.name}: {error}")
+            continue
+        key = record.key
+        if key.suite not in versions:
+            suite = registry.suite(key.suite, options).suite
+            versions[key.suite] = suite.version
+            tasks.update({(key.suite, task.name): task for task in suite.tasks})
+        if record.suite_version != versions[key.suite]:
+            raise ConfigurationMismatch(
+                f"the run has episodes of {key.suite} version {record.suite_version}, but this "
+                f"wamsim has version {versions[key.suite]}, whose pictures would not be those "
+                f"that the policy saw. Draw them with the wamsim that recorded them. "
+                f"Episode: {path}"
+            )
+        place = (key.suite, key.task)
+        if place not in tasks:
+            raise nearest(key.task, [t for s, t in tasks if s == key.suite], kind="task")
+        if isinstance(wanted, int):
+            if taken.setdefault(place, 0) >= wanted:
+                continue
+            taken[place] += 1
+        elif wanted == "failures" and record.outcome is not Outcome.FAILURE:
+            continue
+        video = out / key.suite / key.task / f"{key.index:05d}-{record.outcome.value}.mp4"
+        jobs.append(Job(episode=path, record=record, task=tasks[place], video=video))
+    return jobs
+
+
+class Projector:
+    """Makes videos in this process; keeps the scene of the last one.
+
+    Args:
+        options: What suites are built with.
+        cameras, size: See `make_videos`.
+    """
+
+    def __init__(
+        self, options: SuiteOptions, cameras: Sequence[str] | None, size: tuple[int, int]
+    ) -> None:
+        self._options, self._cameras, self._size = options, cameras, size
+        self._backends: dict[str, SuiteBackend] = {}
+        self._loaded: tuple[str, Painter] | None = None
+
+    def do(self, job: Job) -> str | None:
+        """Make one video.
+
+        Returns:
+            None, or a sentence that says why the episode was left out.
+        """
+        task = job.task
+        try:
+            episode = _read(job.episode)
+            painter = self._painter(task)
+            cameras = self._cameras or standard_cameras(task)
+            write_video(
+                job.video,
+                draw_episode(painter, episode, cameras, self._size),
+                caption(job.record, task),
+                fps=task.control_hz,
+            )
+        except RecordCorrupt as error:
+            return str(error)
+        return None
+
+    def close(self) -> None:
+        """Free OpenGL memory."""
+        if self._loaded:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def _painter(self, task: Task) -> Painter:
+        if self._loaded and self._loaded[0] == task.scene_id:
+            return self._loaded[1]
+        from envs.rendering import Painter
+
+        self.close()
+        if task.suite not in self._backends:
+            self._backends[task.suite] = registry.suite(task.suite, self._options)
+        painter = Painter(self._backends[task.suite].scene(task))
+        self._loaded = (task.scene_id, painter)
+        return painter
+
+
+def standard_cameras(task: Task) -> tuple[str, ...]:
+    """Give the cameras that videos of a task show unless somebody names others."""
+    return tuple(c for c in CAMERAS if c in task.cameras) or task.cameras[:2]
+
+
+def caption(record: Record, task: Task) -> Caption:
+    """Give what is written under an episode."""
+    return Caption(
+        instruction=record.instruction,
+        limit=task.max_steps,
+        outcome=record.outcome,
+        reason=record.reason,
+        note="stand-in visuals" if record.stand_in_visuals else "",
+    )
+
+
+def _read(path: Path) -> Episode:
+    for names in (("seen_qpos", "lit"), ("seen_qpos",)):  # "lit" where the scene has burners
+        with contextlib.suppress(KeyError):
+            return read_episode(path, only=names)
+    return read_episode(path, only=())  # an error before the first step

@@ -1,0 +1,1 @@
+"""What the oracle can do: one module per skill."""

@@ -1,0 +1,83 @@
+"""What every skill is given and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from envs.goals import Predicate
+from policies.oracle.geometry import Array, Pose
+from policies.oracle.motion import Waypoint
+from policies.oracle.view import View
+
+START = "start"  # nothing done yet, or all to be done again
+DONE = "done"  # the skill has nothing more to do; the predicate decides
+
+
+@dataclass(frozen=True)
+class Held:
+    """A thing in the hand.
+
+    Attributes:
+        thing: Its name.
+        offset: Its pose in the grip site's frame.
+    """
+
+    thing: str
+    offset: Pose
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A way that was tried.
+
+    Attributes:
+        thing: Thing or joint that it was about.
+        pos, rot: Grip site; in the thing's own frame for things that are carried, in the
+            world for parts of fixtures.
+    """
+
+    thing: str
+    pos: Array
+    rot: Array
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a skill is, between two of its scripts.
+
+    Attributes:
+        stage: What to decide next; skills name their own stages.
+        held: What is in the hand.
+        failures: What was tried in vain for this subgoal.
+        attempt: How often it was begun.
+    """
+
+    stage: str = START
+    held: Held | None = None
+    failures: tuple[Failure, ...] = ()
+    attempt: int = 0
+
+    def to(self, stage: str) -> Progress:
+        """The same, at another stage."""
+        return replace(self, stage=stage)
+
+
+@dataclass(frozen=True)
+class Script:
+    """Waypoints to go through, and where the skill is when they are behind."""
+
+    waypoints: tuple[Waypoint, ...]
+    progress: Progress = field(default_factory=Progress)
+
+
+class Skill(Protocol):
+    """Serves one kind of predicate."""
+
+    def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
+        """Plan what comes next; called at the start and whenever a script has run out."""
+        ...
+
+    def failed(self, view: View, progress: Progress) -> bool:
+        """Whether the script under way has become pointless (the thing slipped)."""
+        ...

@@ -1,0 +1,71 @@
+"""On and In: pick a thing up and put it where the predicate wants it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from envs.goals import Predicate
+from policies.oracle.geometry import Pose
+from policies.oracle.motion import OPEN, Waypoint
+from policies.oracle.skills.base import DONE, START, Failure, Held, Progress, Script
+from policies.oracle.skills.picking import Grasping, is_held, pick
+from policies.oracle.skills.placing import find_place, put_down
+from policies.oracle.view import View
+
+LIFTED = "lifted"
+EMPTY = 0.002  # metres between the pads of a hand that holds nothing
+
+
+class Carrying:
+    """Serves On and In."""
+
+    def __init__(self, view: View) -> None:
+        self._grasping = Grasping(view)
+
+    def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
+        """Plan what comes next."""
+        if progress.stage == LIFTED and progress.held is not None:
+            return self._place(view, goal, progress, progress.held)
+        return self._pick(view, goal, progress)
+
+    def failed(self, view: View, progress: Progress) -> bool:
+        """Whether the thing has slipped since it was lifted."""
+        return progress.stage == DONE and progress.held is not None and not is_held(
+            view, progress.held
+        )
+
+    def _pick(self, view: View, goal: Predicate, progress: Progress) -> Script:
+        thing = view.scene.thing(goal.args[0])
+
+        def fits(offset: Pose) -> bool:
+            return find_place(view, goal, offset, thorough=False) is not None
+
+        script = pick(view, self._grasping, thing, progress, fits, LIFTED)
+        if script is None and progress.failures:  # all tried: begin again with the first
+            script = pick(view, self._grasping, thing, replace(progress, failures=()), fits, LIFTED)
+        if script is None:
+            return _retreat(view, progress)
+        return script
+
+    def _place(self, view: View, goal: Predicate, progress: Progress, held: Held) -> Script:
+        if not is_held(view, held) or view.finger_gap < EMPTY:
+            hand = held.offset.inverse()
+            failure = Failure(held.thing, hand.pos, hand.rot)
+            again = Progress(
+                START, None, (*progress.failures, failure), progress.attempt + 1
+            )
+            return self._pick(view, goal, again)
+        now = Held(held.thing, view.eef.inverse() @ view.pose(view.scene.thing(held.thing)))
+        place = find_place(view, goal, now.offset, thorough=True)
+        if place is None:
+            return _retreat(view, progress)
+        return Script(put_down(view, now, place), replace(progress, stage=DONE, held=now))
+
+
+def _retreat(view: View, progress: Progress) -> Script:
+    """Go up with open fingers, and look again from there."""
+    up = view.eef.shifted(np.array([0.0, 0.0, 0.05]))
+    waypoint = Waypoint(pose=up, gap=OPEN, dwell=4, label="look again")
+    return Script((waypoint,), Progress(DONE, None, progress.failures, progress.attempt + 1))

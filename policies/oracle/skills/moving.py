@@ -1,0 +1,120 @@
+"""Open, Close, TurnOn, TurnOff: bring a joint to where the predicate wants it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from envs.goals import Predicate
+from envs.scene import Threshold
+from policies.oracle.geometry import Pose
+from policies.oracle.motion import CLOSED, OPEN, Waypoint
+from policies.oracle.parts import Hold, Part, carried_along, holds, part_of
+from policies.oracle.planner import jointed
+from policies.oracle.routes import over
+from policies.oracle.skills.base import DONE, START, Failure, Progress, Script
+from policies.oracle.view import View
+from wamsim.errors import PolicyFault
+
+WAYS = {"Open": "open", "Close": "close", "TurnOn": "turn_on", "TurnOff": "turn_off"}
+MOVING = "moving"  # the part is under way; ends as soon as the predicate holds
+BEFORE = 0.06  # metres before its hold where the hand stops being in a hurry
+LEAVE = 0.07
+CLOSING = 7
+STEP = 0.03  # metres of arc between waypoints
+
+
+class Moving:
+    """Serves Open, Close, TurnOn and TurnOff."""
+
+    def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
+        """Plan what comes next."""
+        if progress.stage == MOVING:
+            return self._leave(view, progress)
+        part = self._part(view, goal)
+        tried = tuple(Pose(f.pos, f.rot) for f in progress.failures)
+        hold = next(holds(view, part, tried), None)
+        if hold is None and tried:
+            hold = next(holds(view, part), None)
+        if hold is None:
+            raise PolicyFault(
+                f"the oracle has no plan for {goal}: it finds no way to hold or push what joint "
+                f"{part.joint!r} moves, within reach and clear of the rest. Run this task with "
+                f"another policy, or place the thing nearer."
+            )
+        return self._move(view, part, hold, progress)
+
+    def failed(self, view: View, progress: Progress) -> bool:
+        """A part cannot slip for good: the predicate is asked again at the end."""
+        return False
+
+    def _part(self, view: View, goal: Predicate) -> Part:
+        thing, joints = jointed(goal.args[0], view.scene)
+        threshold = getattr(thing.articulation, WAYS[goal.name]) if thing.articulation else None
+        if threshold is None:
+            raise PolicyFault(
+                f"the oracle has no plan for {goal}: {thing.name!r} ({thing.category}) cannot be "
+                f"asked for it. Check the goal of the task."
+            )
+        return part_of(view, _joint(view, joints, threshold), threshold)
+
+    def _move(self, view: View, part: Part, hold: Hold, progress: Progress) -> Script:
+        before = hold.hand.shifted(hold.back * BEFORE)
+        grip = CLOSED
+        arc = 0.0 if part.slides else float(np.linalg.norm((hold.hand.pos - part.anchor)[:2]))
+        length = abs(part.goal - part.now) * (1.0 if part.slides else arc)
+        count = max(1, int(np.ceil(length / STEP))) if not part.slides else 1
+        path = [
+            carried_along(view, part, hold.hand, part.now + (part.goal - part.now) * k / count)
+            for k in range(1, count + 1)
+        ]
+        if hold.pushes:  # lean into it: the part lags behind what the hand is told
+            end = path[-1]
+            path[-1] = end.shifted(part.direction(end.pos) * 0.012 if part.slides else 0 * end.pos)
+        route = over(view, view.eef, before, gap=hold.gap, label="reach for the part")
+        waypoints = (
+            *route,
+            Waypoint(pose=hold.hand, gap=hold.gap, speed=0.6, calm=0.15, label="take hold"),
+            *(
+                ()
+                if hold.pushes
+                else (Waypoint(pose=hold.hand, gap=grip, dwell=CLOSING, calm=0.1, label="close"),)
+            ),
+            *(
+                Waypoint(
+                    pose=p, gap=grip, speed=0.7, blend=0.012 if p is not path[-1] else 0.0,
+                    calm=0.3, label="move the part",
+                )
+                for p in path
+            ),
+        )  # fmt: skip
+        failure = Failure(part.joint, hold.hand.pos, hold.hand.rot)
+        return Script(
+            waypoints,
+            replace(progress, stage=MOVING, failures=(*progress.failures, failure)),
+        )
+
+    def _leave(self, view: View, progress: Progress) -> Script:
+        """Let go where the part is, and go back the way the hand came."""
+        here = view.eef
+        back = here.shifted(-here.rot[:, 2] * LEAVE)
+        up = back.shifted(np.array([0.0, 0.0, 0.03]))
+        upright = Pose(up.pos, here.rot)
+        waypoints = (
+            Waypoint(pose=here, gap=OPEN, dwell=4, calm=0.1, label="let go"),
+            Waypoint(pose=back, gap=OPEN, speed=0.8, blend=0.02, calm=0.3, label="leave"),
+            Waypoint(pose=upright, gap=OPEN, blend=0.03, label="leave"),
+        )
+        return Script(waypoints, replace(progress, stage=DONE))
+
+
+def _joint(view: View, joints: tuple[str, ...], threshold: Threshold) -> str:
+    """The joint to move: the first that is not yet where the threshold wants it."""
+    for joint in joints:
+        if not threshold.holds(view.world.joint(joint)):
+            return joint
+    return joints[0]
+
+
+__all__ = ["MOVING", "START", "Moving"]

@@ -1,0 +1,205 @@
+"""Taking a thing: choosing among its grasps, reaching, closing, lifting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from envs.scene import Thing
+from policies.oracle.geometry import DOWN, Array, Pose, rotation_vector, wrapped
+from policies.oracle.grasps import Grasp, grasps
+from policies.oracle.motion import CLOSED, Waypoint
+from policies.oracle.routes import over
+from policies.oracle.skills.base import Failure, Held, Progress, Script
+from policies.oracle.view import View
+
+PREGRASP = 0.06  # metres above the grasp where the hand stops being in a hurry
+LIFT = 0.09  # metres; what is held is checked on the way up
+CLOSING = 7  # steps until the fingers have closed on what is between them
+CLEAR = 0.0015  # metres around the open fingers
+COMPARED = 4  # of those that the hand reaches, how many are also tried at the target
+PLAY = 0.003  # metres between a finger and the thing before it closes
+# (overlap that is put up with, metres between the pads, grasps looked at): a wide hand
+# first, then narrower ones for tight places, then a hand that pushes its neighbours a little.
+ATTEMPTS = (
+    (0.0, 0.08, 30),
+    (0.0, 0.05, 96),
+    (0.0, 0.035, 96),
+    (0.003, 0.035, 96),
+    (0.006, 0.08, 30),
+    (0.02, 0.08, 30),
+)
+SAME = (0.012, 0.35)  # metres and radians within which a grasp counts as one that failed
+LOST = 0.035  # metres that a thing may move in the hand
+
+# True when a thing taken like this (its pose in the grip site's frame) can be put down.
+Fits = Callable[[Pose], bool]
+
+
+class Grasping:
+    """Grasps of a scene's things, found once per thing and side that is up."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._cached = lru_cache(maxsize=256)(self._find)
+
+    def of(self, thing: Thing) -> tuple[Grasp, ...]:
+        """Grasps from above for a thing as it lies now, in its own frame, best first."""
+        up = self._view.pose(thing).rot.T @ np.array([0.0, 0.0, 1.0])
+        # Rounded, so that equal views give equal grasps whatever was asked before.
+        key = tuple(float(c) for c in np.round(up * 20) / 20)
+        return self._cached(thing.name, key)
+
+    def _find(self, name: str, up: tuple[float, ...]) -> tuple[Grasp, ...]:
+        view, thing = self._view, self._view.scene.thing(name)
+        solids = view.solids(thing.geoms).seen_from(view.pose(thing))
+        body = view.scene.body_id(thing.body)
+        return grasps(solids, _frame(np.array(up)), view.model.body_ipos[body])
+
+
+def _frame(up: Array) -> Array:
+    """A rotation whose third column is a direction."""
+    up = up / np.linalg.norm(up)
+    other = np.eye(3)[int(np.argmin(np.abs(up)))]
+    x = other - up * (up @ other)
+    x = x / np.linalg.norm(x)
+    return np.column_stack([x, np.cross(up, x), up])
+
+
+def pick(
+    view: View,
+    grasping: Grasping,
+    thing: Thing,
+    progress: Progress,
+    fits: Fits,
+    then: str,
+) -> Script | None:
+    """Plan reaching for a thing, closing on it and lifting it.
+
+    Args:
+        view: The scene now.
+        grasping: Its grasps.
+        thing: What to take.
+        progress: What failed before is avoided.
+        fits: Whether a grasp serves the target as well.
+        then: Stage after the lift.
+
+    Returns:
+        The script, or None when no grasp is within reach.
+    """
+    chosen = _choose(view, grasping, thing, progress.failures, fits)
+    if chosen is None:
+        return None
+    hand, gap = chosen
+    offset = hand.inverse() @ view.pose(thing)
+    above = hand.shifted(np.array([0.0, 0.0, PREGRASP]))
+    up = hand.shifted(np.array([0.0, 0.0, LIFT]))
+    route = over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}")
+    waypoints = (
+        *route,
+        Waypoint(pose=hand, gap=gap, speed=0.7, calm=0.15, label="descend"),
+        Waypoint(pose=hand, gap=CLOSED, dwell=CLOSING, calm=0.1, label="close"),
+        Waypoint(pose=up, gap=CLOSED, speed=0.8, blend=0.03, calm=0.5, label="lift"),
+    )
+    held = Held(thing.name, offset)
+    return Script(waypoints, Progress(then, held, progress.failures, progress.attempt))
+
+
+def _choose(
+    view: View,
+    grasping: Grasping,
+    thing: Thing,
+    failures: tuple[Failure, ...],
+    fits: Fits,
+) -> tuple[Pose, float] | None:
+    """Grip site and finger gap of the best grasp that is free; None when none is."""
+    options = _candidates(view, grasping, thing, failures)
+    arms: dict[int, Array | None] = {}
+    for slack, gap, tried in ATTEMPTS:
+        best: tuple[Pose, float] | None = None
+        reached = 0
+        for number, (grasp, hand) in enumerate(options[:tried]):
+            if grasp.width > gap - 2 * PLAY:
+                continue
+            if number not in arms:
+                arms[number] = _reach_from_above(view, hand)
+            arm = arms[number]
+            if arm is None or not _clear(view, thing, arm, grasp.width, gap, slack):
+                continue
+            best = best or (hand, gap)
+            if fits(hand.inverse() @ view.pose(thing)):
+                return hand, gap
+            reached += 1
+            if reached >= COMPARED:
+                break
+        if best is not None:
+            return best
+    return None
+
+
+def _candidates(
+    view: View, grasping: Grasping, thing: Thing, failures: tuple[Failure, ...]
+) -> list[tuple[Grasp, Pose]]:
+    """Grasps in the order in which to try them, each with the nearer of its two turns."""
+    pose = view.pose(thing)
+    ranked: list[tuple[float, int, Grasp, Pose]] = []
+    for number, grasp in enumerate(grasping.of(thing)):
+        if any(_same(grasp, f) for f in failures if f.thing == thing.name):
+            continue
+        hand = nearer_turn(view, grasp.in_world(pose, DOWN))
+        turned = abs(float(rotation_vector(hand.rot @ view.eef.rot.T)[2]))
+        twisted = abs(twist(view, hand))
+        # Half a radian less to turn is worth about as much as 3 cm nearer to the centre.
+        cost = grasp.cost + 0.3 * turned + 0.4 * max(0.0, twisted - 1.0)
+        ranked.append((cost, number, grasp, hand))
+    ranked.sort(key=lambda r: r[:2])
+    return [(grasp, hand) for _, _, grasp, hand in ranked]
+
+
+def _same(grasp: Grasp, failure: Failure) -> bool:
+    return bool(
+        np.linalg.norm(grasp.pos - failure.pos) < SAME[0]
+        and abs(grasp.closing @ failure.rot[:, 0]) > np.cos(SAME[1])
+    )
+
+
+def twist(view: View, hand: Pose) -> float:
+    """Turn of the wrist from home, radians: what the last joint has to give."""
+    closing = hand.rot[:, 0]
+    yaw = np.arctan2(closing[1], closing[0]) - np.pi / 2  # at home fingers close along y
+    bearing = np.arctan2(hand.pos[1] - view.base[1], hand.pos[0] - view.base[0])
+    return wrapped(float(yaw - bearing))
+
+
+def nearer_turn(view: View, hand: Pose) -> Pose:
+    """The same grasp with the fingers swapped where that spares the wrist."""
+    if abs(twist(view, hand)) <= np.pi / 2:
+        return hand
+    return Pose(hand.pos, hand.rot * np.array([-1.0, -1.0, 1.0]))
+
+
+def _reach_from_above(view: View, hand: Pose) -> Array | None:
+    """Arm joints at a grasp that the hand can come down to."""
+    if view.reach(hand.shifted(np.array([0.0, 0.0, PREGRASP]))) is None:
+        return None
+    return view.reach(hand)
+
+
+def _clear(
+    view: View, thing: Thing, arm: Array, width: float, gap: float, slack: float
+) -> bool:
+    """Whether the open hand fits around a thing and then closes on the thing alone."""
+    if view.hits(arm, gap=gap, margin=CLEAR) > CLEAR + slack:
+        return False
+    for closing in ((gap + width) / 2, width):
+        if view.hits(arm, gap=closing, ignore=thing.geoms, margin=CLEAR) > CLEAR + slack:
+            return False
+    return True
+
+
+def is_held(view: View, held: Held) -> bool:
+    """Whether a thing is still where it was in the hand."""
+    offset = view.eef.inverse() @ view.pose(view.scene.thing(held.thing))
+    return bool(np.linalg.norm(offset.pos - held.offset.pos) < LOST)

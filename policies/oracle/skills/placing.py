@@ -1,0 +1,171 @@
+"""Putting a thing down: where its body must be, and how the hand gets it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from envs.goals import Predicate
+from envs.scene import Region, Thing
+from policies.oracle.geometry import Array, Pose, turn_z
+from policies.oracle.motion import CLOSED, OPEN, Waypoint
+from policies.oracle.routes import over
+from policies.oracle.skills.base import Held
+from policies.oracle.skills.picking import nearer_turn, twist
+from policies.oracle.view import View
+
+ABOVE = 0.06  # metres above its place where a thing stops being in a hurry
+LET_GO = 0.003  # metres above its rest at which a thing is let go
+OPENING = 5  # steps until the fingers have left the thing
+RETREAT = 0.08
+TURNS = np.deg2rad([0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90, -90])
+RAISES = (0.0, 0.015, 0.03, 0.05, 0.07, 0.09)  # metres, where walls keep the hand out
+CLEAR = 0.002
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a thing goes.
+
+    Attributes:
+        hand: Grip site at the moment of letting go.
+        thing: The thing's pose then.
+        gap: How wide the fingers may open there.
+        cost: Lower is better.
+    """
+
+    hand: Pose
+    thing: Pose
+    gap: float
+    cost: float
+
+
+def find_place(view: View, goal: Predicate, offset: Pose, *, thorough: bool) -> Place | None:
+    """Find where to let go of a thing so that a predicate holds.
+
+    Args:
+        view: The scene now.
+        goal: On or In.
+        offset: Pose of the thing in the grip site's frame.
+        thorough: True to compare all turns; False to stop at the first that fits.
+    """
+    thing = view.scene.thing(goal.args[0])
+    best: Place | None = None
+    for spot in _spots(view, goal, thing):
+        for hand_rot, cost in _turns(view, spot, offset):
+            if best is not None and cost >= best.cost:
+                continue
+            found = _lower(view, goal, thing, spot, hand_rot, offset)
+            if found is None:
+                continue
+            place = replace(found, cost=found.cost + cost)
+            if best is None or place.cost < best.cost:
+                best = place
+            if not thorough:
+                return best
+        if best is not None:
+            return best
+    return best
+
+
+def _turns(view: View, spot: Array, offset: Pose) -> Iterator[tuple[Array, float]]:
+    """Orientations of the hand over a spot, the least twisted first."""
+    now = view.eef
+    upright = _levelled(now.rot)
+    options: list[tuple[float, int, Array]] = []
+    for k, turn in enumerate(TURNS):
+        rot = turn_z(float(turn)) @ upright
+        wrist = abs(twist(view, Pose(spot, rot)))
+        options.append((0.3 * abs(float(turn)) + 0.5 * max(0.0, wrist - 1.2), k, rot))
+    options.sort(key=lambda o: o[:2])
+    for cost, _, rot in options:
+        yield rot, cost
+
+
+def _levelled(rot: Array) -> Array:
+    """The nearest orientation that points straight down, keeping the yaw."""
+    x = rot[:, 0] * np.array([1.0, 1.0, 0.0])
+    x = x / np.linalg.norm(x)
+    down = np.array([0.0, 0.0, -1.0])
+    return np.column_stack([x, np.cross(down, x), down])
+
+
+def _spots(view: View, goal: Predicate, thing: Thing) -> Iterator[Array]:
+    """Horizontal places of the thing's body origin [3], best first; z is the target's."""
+    scene = view.scene
+    if scene.has_thing(goal.args[1]):
+        centre = view.pose(scene.thing(goal.args[1])).pos
+        half = np.array([0.012, 0.012])
+        rotation = np.eye(3)
+    else:
+        region = scene.region(goal.args[1])
+        centre, rotation = view.world.site(region)
+        half = _half(region, rotation)[:2]
+    yield centre.copy()
+    # Then around the centre: rings at a third and two thirds of the way to the edge.
+    for share in (0.35, 0.65):
+        for angle in np.arange(8) * np.pi / 4:
+            yield centre + np.array([*(share * half * [np.cos(angle), np.sin(angle)]), 0.0])
+
+
+def _half(region: Region, rotation: Array) -> Array:
+    return np.abs(rotation @ np.asarray(region.size))
+
+
+def _lower(
+    view: View, goal: Predicate, thing: Thing, spot: Array, hand_rot: Array, offset: Pose
+) -> Place | None:
+    """Let the thing down over a spot; None when it cannot be."""
+    rot = hand_rot @ offset.rot
+    high = float(spot[2]) + 0.30
+    start = Pose(np.array([spot[0], spot[1], high]), rot)
+    rest = view.rest_height(thing, start, float(spot[2]) - 0.10)
+    for raised in RAISES if goal.name == "In" else RAISES[:2]:
+        body = Pose(np.array([spot[0], spot[1], rest + LET_GO + raised]), rot)
+        hand = Pose(body.pos - hand_rot @ offset.pos, hand_rot)
+        if not _inside(view, goal, body.pos):
+            break
+        arm = view.reach(hand)
+        if arm is None:
+            continue
+        now = view.finger_gap
+        if view.hits(arm, gap=now, carried=thing, carried_pose=body, margin=CLEAR) > CLEAR:
+            continue
+        # Fingers that hit something as they open push it, or the thing, away.
+        for gap in (OPEN, min(now + 0.03, OPEN), min(now + 0.015, OPEN)):
+            if view.hits(arm, gap=gap, ignore=thing.geoms) < 0.001:
+                break
+        return Place(hand, body, gap, 20 * raised + 5 * (OPEN - gap))
+    return None
+
+
+def _inside(view: View, goal: Predicate, pos: Array) -> bool:
+    """Whether a body origin there is where the predicate wants it, heights aside for On."""
+    if goal.name != "In" or view.scene.has_thing(goal.args[1]):
+        return True
+    region = view.scene.region(goal.args[1])
+    centre, rotation = view.world.site(region)
+    half = _half(region, rotation)
+    return bool(np.all(np.abs(pos[:2] - centre[:2]) < half[:2]) and pos[2] < centre[2] + half[2])
+
+
+def put_down(view: View, held: Held, place: Place) -> tuple[Waypoint, ...]:
+    """Waypoints that carry a thing to its place, let go and leave upwards."""
+    thing = view.scene.thing(held.thing)
+    above = place.hand.shifted(np.array([0.0, 0.0, ABOVE]))
+    away = place.hand.shifted(np.array([0.0, 0.0, RETREAT]))
+    route = over(
+        view, view.eef, above, gap=CLOSED, carried=thing, carried_pose=view.pose(thing),
+        label=f"carry {held.thing}",
+    )  # fmt: skip
+    return (
+        *route,
+        Waypoint(pose=place.hand, gap=CLOSED, speed=0.6, calm=0.2, label="lower"),
+        Waypoint(pose=place.hand, gap=place.gap, dwell=OPENING, calm=0.1, label="let go"),
+        Waypoint(pose=away, gap=place.gap, speed=0.8, blend=0.03, calm=0.5, label="leave"),
+    )
+
+
+__all__ = ["Place", "find_place", "nearer_turn", "put_down"]
