@@ -47,19 +47,15 @@ Cache = Annotated[
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")]
 Workers = Annotated[
-    int, typer.Option("--workers", "-w", min=1, help="Simulation processes.", show_default="cores")
+    int, typer.Option("--workers", "-w", min=0, help="Simulation processes; 0: one per core.")
 ]
 
 
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
-def _resources(cache: Path | None, assets: Path | None, workers: int = 1, slots: int = 2):  # noqa: ANN202
+def _resources(cache: Path | None, assets: Path | None, workers: int = 1, slots: int = 2):
     from envs.evaluation import Resources, default_cache_dir
 
     return Resources(
-        workers=workers,
+        workers=workers or os.cpu_count() or 1,
         slots=slots,
         cache_dir=cache or default_cache_dir(),
         libero_assets=assets,
@@ -107,7 +103,7 @@ def evaluate_command(
         bool, typer.Option("--imagine", help="Let policies imagine that do so only on request.")
     ] = False,
     batch: Annotated[int, typer.Option(min=1, help="Rows per policy call; part of the run.")] = 4,
-    workers: Workers = _cores(),
+    workers: Workers = 0,
     slots: Annotated[int, typer.Option(min=1, help="Episodes in progress per worker.")] = 2,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with an existing run folder.")
@@ -167,7 +163,8 @@ def evaluate_command(
             f"{accounts.steps / accounts.wall:.0f} steps/s, "
             f"{accounts.episodes / accounts.wall * 3600:.0f} episodes/h. "
             f"Policy {accounts.policy:.1f} s; stepping {accounts.stepping:.1f} s, drawing "
-            f"{accounts.drawing:.1f} s over {workers} worker{'s' if workers > 1 else ''}.",
+            f"{accounts.drawing:.1f} s over {resources.workers} worker"
+            f"{'s' if resources.workers > 1 else ''}.",
             highlight=False,
         )
     console.print(f"Run folder: {escape(str(folder))}", highlight=False, soft_wrap=True)
@@ -250,7 +247,7 @@ def video_command(
     ] = "failures",
     size: Annotated[int, typer.Option(min=64, help="Height and width of each camera.")] = 256,
     out: Annotated[Path | None, typer.Option(help="Folder.", show_default="RUN/videos")] = None,
-    workers: Workers = _cores(),
+    workers: Workers = 0,
     cache: Cache = None,
     libero_assets: Assets = None,
 ) -> None:

@@ -24,8 +24,9 @@ from envs.scene import SuiteOptions
 from wamsim import gallery, provenance, registry
 from wamsim.contracts import EpisodeKey, Policy, Task
 from wamsim.errors import WamsimError, nearest
+from wamsim.fitting import check_fit
 from wamsim.registry import PolicyChoice
-from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions, check_fit
+from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions
 from wamsim.run_folder import RunFolder, config_hash
 
 

@@ -124,8 +124,26 @@ def _orientation_error(desired, current):
 
 @_jit
 def read_controller(
-    model, data, site, dofs, qpos_at, qpos, qvel, qM, madr, parent, site_xpos, site_xmat,
-    scratch, c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass,
+    model,
+    data,
+    site,
+    dofs,
+    qpos_at,
+    qpos,
+    qvel,
+    qM,
+    madr,
+    parent,
+    site_xpos,
+    site_xmat,
+    scratch,
+    c_pos,
+    c_mat,
+    c_vel,
+    c_q,
+    c_qd,
+    c_jac,
+    c_mass,
 ):
     """Read what the controller sees of the simulation into its arrays, in place.
 
@@ -277,16 +295,53 @@ def _torques_fast(c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal_
 
 @_jit
 def run_env_step(
-    model, data, exact, substeps, observe_at, action,
+    model,
+    data,
+    exact,
+    substeps,
+    observe_at,
+    action,
     # where things are
-    site, hand, dofs, qpos_at, finger_dofs, finger_qpos_at, arm_ctrl, finger_ctrl,
-    torque_low, torque_high, finger_bias, finger_weight, madr, parent, rest,
+    site,
+    hand,
+    dofs,
+    qpos_at,
+    finger_dofs,
+    finger_qpos_at,
+    arm_ctrl,
+    finger_ctrl,
+    torque_low,
+    torque_high,
+    finger_bias,
+    finger_weight,
+    madr,
+    parent,
+    rest,
     # mjData's arrays
-    qpos, qvel, ctrl, qfrc_bias, qM, site_xpos, site_xmat, xquat,
+    qpos,
+    qvel,
+    ctrl,
+    qfrc_bias,
+    qM,
+    site_xpos,
+    site_xmat,
+    xquat,
     # the controller's arrays
-    fresh, fingers, goal_pos, goal_mat, scratch, c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass,
+    fresh,
+    fingers,
+    goal_pos,
+    goal_mat,
+    scratch,
+    c_pos,
+    c_mat,
+    c_vel,
+    c_q,
+    c_qd,
+    c_jac,
+    c_mass,
     # written
-    seen_qpos, robot_state,
+    seen_qpos,
+    robot_state,
 ):
     """Run one env step: `substeps` physics steps under one action.
 
@@ -313,8 +368,26 @@ def run_env_step(
             if exact:
                 mj_forwardSkip(model, data, STAGE_VEL, 1)
             read_controller(
-                model, data, site, dofs, qpos_at, qpos, qvel, qM, madr, parent, site_xpos,
-                site_xmat, scratch, c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass,
+                model,
+                data,
+                site,
+                dofs,
+                qpos_at,
+                qpos,
+                qvel,
+                qM,
+                madr,
+                parent,
+                site_xpos,
+                site_xmat,
+                scratch,
+                c_pos,
+                c_mat,
+                c_vel,
+                c_q,
+                c_qd,
+                c_jac,
+                c_mass,
             )
         if k == 0:
             set_goal(action, c_pos, c_mat, goal_pos, goal_mat)

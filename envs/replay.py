@@ -21,7 +21,7 @@ from wamsim import registry
 from wamsim.captions import Caption
 from wamsim.contracts import Frames, Outcome, Task
 from wamsim.episode import Episode, NewerFormat, Record, read_episode
-from wamsim.errors import ConfigurationMismatch, RecordCorrupt, nearest
+from wamsim.errors import ConfigurationMismatch, RecordCorrupt, WamsimError, nearest
 from wamsim.run_folder import episode_files, read_placed, read_run
 from wamsim.video import write_video
 
@@ -127,6 +127,7 @@ def make_videos(
 
     Raises:
         RecordCorrupt: No run folder, or it has no episodes.
+        WamsimError: `episodes` is none of these.
         ConfigurationMismatch: Recorded with another version of a suite.
         UnknownName: A suite or task that is not installed, or a camera that it lacks.
         AssetsMissing, RenderingUnavailable, OutOfSpace: See there.
@@ -179,11 +180,12 @@ def plan(
     said: Callable[[str], None],
 ) -> list[Job]:
     """List the videos to make, in order of episodes, so that scenes are loaded once each."""
+    if wanted not in ("failures", "all") and not (isinstance(wanted, int) and wanted > 0):
+        raise WamsimError(f"episodes={wanted!r}, expected failures, all, or a number from 1")
     files = episode_files(run_dir)
     if not files:
         raise RecordCorrupt(
-            f"the run folder has no episodes yet. Run `wamsim run --out` on it first. "
-            f"Folder: {run_dir}"
+            f"the run folder has no episodes yet. `wamsim eval --out` fills it. Folder: {run_dir}"
         )
     jobs: list[Job] = []
     tasks: dict[tuple[str, str], Task] = {}

@@ -110,8 +110,13 @@ class Simulation:
         self._seen = np.zeros(nq)
         self._robot_state = np.zeros(PANDA_STATE.dim)
         self._controller = (
-            np.zeros(3), np.eye(3), np.zeros(6), np.zeros(osc.N), np.zeros(osc.N),
-            np.zeros((6, osc.N), order="F"), np.zeros((osc.N, osc.N), order="F"),
+            np.zeros(3),
+            np.eye(3),
+            np.zeros(6),
+            np.zeros(osc.N),
+            np.zeros(osc.N),
+            np.zeros((6, osc.N), order="F"),
+            np.zeros((osc.N, osc.N), order="F"),
         )
         self.fixtures: Mapping[str, Pose] = {}
         self.steps = 0  # env steps since the start, settling included
@@ -185,9 +190,20 @@ class Simulation:
     def _read_controller(self) -> None:
         data, at = self.data, self._at
         osc.read_controller(
-            self.scene.model._address, data._address, at.site, at.dofs, at.qpos_at,
-            data.qpos, data.qvel, data.qM, at.madr, at.parent, data.site_xpos, data.site_xmat,
-            self._scratch, *self._controller,
+            self.scene.model._address,
+            data._address,
+            at.site,
+            at.dofs,
+            at.qpos_at,
+            data.qpos,
+            data.qvel,
+            data.qM,
+            at.madr,
+            at.parent,
+            data.site_xpos,
+            data.site_xmat,
+            self._scratch,
+            *self._controller,
         )
 
     def _read_robot_state(self) -> None:
@@ -271,9 +287,7 @@ class Simulation:
     def glimpse(self) -> Glimpse:
         """What the last step showed."""
         lit = self._seen_lit if self.steps else self.lit
-        return Glimpse(
-            seen_qpos=self._seen.copy(), lit=lit, robot_state=self._robot_state.copy()
-        )
+        return Glimpse(seen_qpos=self._seen.copy(), lit=lit, robot_state=self._robot_state.copy())
 
     _seen_lit: tuple[bool, ...] = ()
 

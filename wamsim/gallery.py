@@ -6,15 +6,17 @@ keeps those still needed and says which to ask for next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wamsim.contracts import Frames, ImaginationSpec, PolicyCard
 from wamsim.messages import View
+
+T = TypeVar("T", bound=np.generic)
 
 POLICY, IMAGINATION = 0, 1  # places of the two views
 
@@ -131,17 +133,15 @@ def stack_frames(shots: list[Shot]) -> Frames:
     return np.stack([shot.colour for shot in shots])
 
 
-def zeros_like_batch(rows: list[NDArray[Any] | None], batch: int) -> NDArray[Any]:
-    """Stack rows to [batch, ...]; missing rows and padding become zeros.
+def stack_rows(rows: Sequence[NDArray[T]], batch: int) -> NDArray[T]:
+    """Stack rows to [batch, ...]; padding is zeros.
 
     Raises:
-        ValueError: There is no row to take the shape from.
+        ValueError: There is no row to take the shape from, or more rows than `batch`.
     """
-    example = next((row for row in rows if row is not None), None)
-    if example is None:
-        raise ValueError("a batch needs at least one row")
-    out = np.zeros((batch, *example.shape), example.dtype)
+    if not 0 < len(rows) <= batch:
+        raise ValueError(f"{len(rows)} rows do not fit a batch of {batch}")
+    out = np.zeros((batch, *rows[0].shape), rows[0].dtype)
     for i, row in enumerate(rows):
-        if row is not None:
-            out[i] = row
+        out[i] = row
     return out

@@ -128,6 +128,6 @@ class Reality:
         out: list[NDArray[Any]] = []
         for first in range(0, len(rows), self._batch):
             part = list(rows[first : first + self._batch])
-            padded = gallery.zeros_like_batch([*part], self._batch)
+            padded = gallery.stack_rows(part, self._batch)
             out.extend(np.asarray(self._policy.encode(padded))[: len(part)])
         return np.stack(out).astype(np.float16)

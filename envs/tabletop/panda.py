@@ -39,17 +39,20 @@ CELL = {"link": 0.012, "hand": 0.006, "finger": 0.004}
 # Screws and buttons below this diagonal, metres, are left out: 3 pixels at 256.
 LEAST_PART = 0.035
 
-# Capsules (radius, from, to) in each link's frame, fitted to the collision meshes.
+# Capsules (radius, from, to) in each link's frame, metres: inside 2.5 cm of its collision mesh.
 CAPSULES = {
     "link5": (
         (0.058, (0.0, 0.0, -0.22), (0.0, 0.0, -0.20)),
-        (0.05, (0, 0.06, -0.18), (0, 0.085, -0.01)),
+        (0.052, (0.0, 0.06, -0.18), (0.0, 0.072, -0.005)),
     ),
     "link6": (
-        (0.055, (0.0, 0.0, -0.03), (0.0, 0.0, 0.03)),
-        (0.05, (0.085, 0.02, 0.0), (0.085, 0.06, 0.0)),
+        (0.052, (0.0, 0.0, -0.005), (0.0, 0.03, 0.01)),
+        (0.047, (0.086, -0.004, 0.0), (0.086, 0.034, 0.0)),
     ),
-    "link7": ((0.045, (0.0, 0.0, 0.03), (0.0, 0.0, 0.07)),),
+    "link7": (
+        (0.044, (0.0, 0.0, 0.075), (0.0, 0.0, 0.08)),
+        (0.030, (0.01, 0.01, 0.082), (0.048, 0.048, 0.082)),  # where a camera is mounted
+    ),
 }
 
 ROBOT = Robot(

@@ -8,7 +8,7 @@ and checked for reach and clearance at the start, on the way and at the end.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -30,12 +30,15 @@ from policies.oracle.view import View
 # Handles stick out: shapes within this distance of the foremost point, and no larger.
 HANDLE_DEPTH = 0.05
 HANDLE_HALF_SIZE = 0.075
-TILTS = np.deg2rad([0.0, 30.0, 50.0, 70.0, 90.0])  # of the hand from straight down
+TILTS = np.deg2rad([0.0, 25.0, 45.0, 60.0, 75.0, 90.0])  # of the hand from straight down
 OVERSHOOT = {mujoco.mjtJoint.mjJNT_SLIDE: 0.015, mujoco.mjtJoint.mjJNT_HINGE: 0.30}
 SHARE = 0.7  # of what is left of the joint's range beyond a threshold
 TOUCH = 0.002  # metres of overlap with what is held or pushed
 CLEAR = 0.0015
-CANDIDATES = 24  # holds looked at closely
+CANDIDATES = 24  # grasps of a handle per direction of approach
+AWAY = 0.06  # metres by which the hand must be able to back off
+# (overlap that is put up with, metres between the pads): see skills.picking
+ATTEMPTS = ((0.0, 0.08), (0.0, 0.05), (0.004, 0.05), (0.01, 0.05))
 
 
 @dataclass(frozen=True)
@@ -130,13 +133,23 @@ def holds(view: View, part: Part, avoid: tuple[Pose, ...] = ()) -> Iterator[Hold
         part: What to move.
         avoid: Hands that were tried in vain.
     """
-    options: list[Hold] = []
-    for kind in (_grasped(view, part), _pushing(view, part)):
-        new = [h for h in kind if not any(_alike(h.hand, a) for a in avoid)]
-        options += sorted(new, key=lambda hold: hold.cost)[:CANDIDATES]
-    for hold in sorted(options, key=lambda hold: hold.cost):
-        if _works(view, part, hold):
-            yield hold
+    options = sorted(
+        (
+            h
+            for h in (*_grasped(view, part), *_pushing(view, part))
+            if not any(_alike(h.hand, a) for a in avoid)
+        ),
+        key=lambda hold: hold.cost,
+    )
+    arms: dict[int, Array | None] = {}
+    for slack, gap in ATTEMPTS:
+        for number, hold in enumerate(options):
+            if number not in arms:
+                arms[number] = view.reach(hold.hand)
+            arm = arms[number]
+            opened = hold if hold.pushes else replace(hold, gap=gap)
+            if arm is not None and _works(view, part, opened, arm, slack):
+                yield opened
 
 
 def _alike(a: Pose, b: Pose) -> bool:
@@ -295,22 +308,20 @@ def _against(
                 yield Hold(hand, CLOSED, True, -way, cost)
 
 
-def _works(view: View, part: Part, hold: Hold) -> bool:
-    """Whether the hand reaches its hold, and stays clear of the rest all the way."""
-    arm = view.reach(hold.hand)
-    if arm is None or view.hits(arm, gap=hold.gap, margin=CLEAR if not hold.pushes else 0.0) > (
-        CLEAR if not hold.pushes else TOUCH
-    ):
+def _works(view: View, part: Part, hold: Hold, arm: Array, slack: float) -> bool:
+    """Whether the hand gets to its hold, and stays clear of the rest all the way."""
+    allowed = slack + (TOUCH if hold.pushes else CLEAR)
+    if view.hits(arm, gap=hold.gap, margin=0.0 if hold.pushes else CLEAR) > allowed:
         return False
-    away = hold.hand.shifted(hold.back * 0.06)
-    if view.reach(away) is None:
+    away = view.reach(hold.hand.shifted(hold.back * AWAY))
+    if away is None or view.hits(away, gap=hold.gap) > allowed:
         return False
     for share in (0.5, 1.0):
         q = part.now + share * (part.goal - part.now)
-        arm = view.reach(carried_along(view, part, hold.hand, q))
-        if arm is None:
+        there = view.reach(carried_along(view, part, hold.hand, q))
+        if there is None:
             return False
         gap = CLOSED if hold.pushes else 0.02
-        if view.hits(arm, gap=gap, ignore=part.geoms, joints={part.joint: q}) > TOUCH:
+        if view.hits(there, gap=gap, ignore=part.geoms, joints={part.joint: q}) > TOUCH + slack:
             return False
     return True

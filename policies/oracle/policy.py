@@ -16,7 +16,7 @@ from policies.oracle.config import OracleConfig
 from policies.oracle.geometry import Array, Pose, rotation_vector
 from policies.oracle.memory import Memory
 from policies.oracle.motion import Reference, Waypoint
-from policies.oracle.planner import Subgoal, plan
+from policies.oracle.planner import PLACING, Subgoal, plan
 from policies.oracle.skills.base import DONE, Progress, Skill
 from policies.oracle.skills.carrying import Carrying
 from policies.oracle.skills.moving import MOVING, Moving
@@ -101,11 +101,12 @@ class Oracle:
 
     def _begin(self, stage: _Stage, state: PrivilegedState, seed: int) -> Memory:
         subgoals = plan(parse(state.task.goal), stage.view.scene)
+        at = _next(stage.view, subgoals, 0)
         return Memory(
             seed=seed,
             subgoals=subgoals,
-            at=_next(stage.view, subgoals, 0),
-            progress=Progress(),
+            at=at,
+            progress=_fresh(subgoals, at),
             waypoints=(),
             index=0,
             reached=0,
@@ -117,26 +118,24 @@ class Oracle:
         """Give a memory whose script says what to do now."""
         view = stage.view
         if memory.at >= len(memory.subgoals):
-            memory = replace(memory, at=_next(view, memory.subgoals, 0), progress=Progress())
-            if memory.at >= len(memory.subgoals):
+            at = _next(view, memory.subgoals, 0)
+            if at >= len(memory.subgoals):
                 return memory  # all holds: stand still
+            memory = replace(memory, at=at, progress=_fresh(memory.subgoals, at))
         skill = stage.skills[memory.subgoals[memory.at].predicate.name]
         progress = memory.progress
         # A script that lost its point ends before its last waypoint: letting go is not losing.
         under_way = memory.index < len(memory.waypoints)
         closed = under_way and memory.waypoints[memory.index].gap == motion.CLOSED
         if closed and skill.failed(view, progress):
-            progress = Progress(attempt=progress.attempt + 1, failures=progress.failures)
+            progress = progress.again()
         elif under_way and not (
             progress.stage == MOVING and view.holds(memory.subgoals[memory.at].predicate)
         ):
             return memory
         elif progress.stage == DONE:
             at = _next(view, memory.subgoals, memory.at)
-            if at != memory.at:
-                progress = Progress()
-            else:
-                progress = Progress(attempt=progress.attempt + 1, failures=progress.failures)
+            progress = progress.again() if at == memory.at else _fresh(memory.subgoals, at)
             memory = replace(memory, at=at)
             if at >= len(memory.subgoals):
                 return replace(memory, progress=progress)
@@ -194,3 +193,12 @@ def _next(view: View, subgoals: tuple[Subgoal, ...], start: int) -> int:
         if not view.holds(subgoals[i].predicate):
             return i
     return len(subgoals)
+
+
+def _fresh(subgoals: tuple[Subgoal, ...], at: int) -> Progress:
+    """Progress of a subgoal that is about to be begun."""
+    if at >= len(subgoals):
+        return Progress()
+    target = subgoals[at].predicate.args[-1]
+    others = (s.predicate for i, s in enumerate(subgoals) if i != at)
+    return Progress(shared=any(p.name in PLACING and p.args[1] == target for p in others))

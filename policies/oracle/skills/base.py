@@ -51,16 +51,18 @@ class Progress:
         held: What is in the hand.
         failures: What was tried in vain for this subgoal.
         attempt: How often it was begun.
+        shared: Whether other things of the goal go to the same place.
     """
 
     stage: str = START
     held: Held | None = None
     failures: tuple[Failure, ...] = ()
     attempt: int = 0
+    shared: bool = False
 
-    def to(self, stage: str) -> Progress:
-        """The same, at another stage."""
-        return replace(self, stage=stage)
+    def again(self) -> Progress:
+        """Back to the start, with an empty hand, knowing what failed."""
+        return replace(self, stage=START, held=None, attempt=self.attempt + 1)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ class Carrying:
         thing = view.scene.thing(goal.args[0])
 
         def fits(offset: Pose) -> bool:
-            return find_place(view, goal, offset, thorough=False) is not None
+            return find_place(view, goal, offset, thorough=False, shared=shared) is not None
+
+        shared = progress.shared
 
         script = pick(view, self._grasping, thing, progress, fits, LIFTED)
         if script is None and progress.failures:  # all tried: begin again with the first
@@ -53,12 +55,10 @@ class Carrying:
         if not is_held(view, held) or view.finger_gap < EMPTY:
             hand = held.offset.inverse()
             failure = Failure(held.thing, hand.pos, hand.rot)
-            again = Progress(
-                START, None, (*progress.failures, failure), progress.attempt + 1
-            )
-            return self._pick(view, goal, again)
+            failures = (*progress.failures, failure)
+            return self._pick(view, goal, replace(progress.again(), failures=failures))
         now = Held(held.thing, view.eef.inverse() @ view.pose(view.scene.thing(held.thing)))
-        place = find_place(view, goal, now.offset, thorough=True)
+        place = find_place(view, goal, now.offset, shared=progress.shared)
         if place is None:
             return _retreat(view, progress)
         return Script(put_down(view, now, place), replace(progress, stage=DONE, held=now))
@@ -68,4 +68,4 @@ def _retreat(view: View, progress: Progress) -> Script:
     """Go up with open fingers, and look again from there."""
     up = view.eef.shifted(np.array([0.0, 0.0, 0.05]))
     waypoint = Waypoint(pose=up, gap=OPEN, dwell=4, label="look again")
-    return Script((waypoint,), Progress(DONE, None, progress.failures, progress.attempt + 1))
+    return Script((waypoint,), replace(progress.again(), stage=DONE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -104,7 +105,7 @@ def pick(
         Waypoint(pose=up, gap=CLOSED, speed=0.8, blend=0.03, calm=0.5, label="lift"),
     )
     held = Held(thing.name, offset)
-    return Script(waypoints, Progress(then, held, progress.failures, progress.attempt))
+    return Script(waypoints, replace(progress, stage=then, held=held))
 
 
 def _choose(

@@ -22,6 +22,7 @@ OPENING = 5  # steps until the fingers have left the thing
 RETREAT = 0.08
 TURNS = np.deg2rad([0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90, -90])
 RAISES = (0.0, 0.015, 0.03, 0.05, 0.07, 0.09)  # metres, where walls keep the hand out
+FALLS = (0.0, 0.03, 0.06, 0.10, 0.15)  # the same where nothing better is found
 CLEAR = 0.002
 
 
@@ -42,35 +43,40 @@ class Place:
     cost: float
 
 
-def find_place(view: View, goal: Predicate, offset: Pose, *, thorough: bool) -> Place | None:
+def find_place(
+    view: View, goal: Predicate, offset: Pose, *, shared: bool = False, thorough: bool = True
+) -> Place | None:
     """Find where to let go of a thing so that a predicate holds.
 
     Args:
         view: The scene now.
         goal: On or In.
         offset: Pose of the thing in the grip site's frame.
-        thorough: True to compare all turns; False to stop at the first that fits.
+        shared: True when other things have to go to the same place.
+        thorough: True to compare all turns, and to put up with a fall where nothing
+            better is found; False to stop at the first that fits.
     """
     thing = view.scene.thing(goal.args[0])
     best: Place | None = None
-    for spot in _spots(view, goal, thing):
-        for hand_rot, cost in _turns(view, spot, offset):
-            if best is not None and cost >= best.cost:
-                continue
-            found = _lower(view, goal, thing, spot, hand_rot, offset)
-            if found is None:
-                continue
-            place = replace(found, cost=found.cost + cost)
-            if best is None or place.cost < best.cost:
-                best = place
-            if not thorough:
+    for drop in (False, True) if thorough else (False,):
+        for spot in _spots(view, goal, shared):
+            for hand_rot, cost in _turns(view, spot):
+                if best is not None and cost >= best.cost:
+                    continue
+                found = _lower(view, goal, thing, spot, hand_rot, offset, drop)
+                if found is None:
+                    continue
+                place = replace(found, cost=found.cost + cost)
+                if best is None or place.cost < best.cost:
+                    best = place
+                if not thorough:
+                    return best
+            if best is not None and not drop:
                 return best
-        if best is not None:
-            return best
     return best
 
 
-def _turns(view: View, spot: Array, offset: Pose) -> Iterator[tuple[Array, float]]:
+def _turns(view: View, spot: Array) -> Iterator[tuple[Array, float]]:
     """Orientations of the hand over a spot, the least twisted first."""
     now = view.eef
     upright = _levelled(now.rot)
@@ -92,7 +98,7 @@ def _levelled(rot: Array) -> Array:
     return np.column_stack([x, np.cross(down, x), down])
 
 
-def _spots(view: View, goal: Predicate, thing: Thing) -> Iterator[Array]:
+def _spots(view: View, goal: Predicate, shared: bool) -> Iterator[Array]:
     """Horizontal places of the thing's body origin [3], best first; z is the target's."""
     scene = view.scene
     if scene.has_thing(goal.args[1]):
@@ -103,10 +109,10 @@ def _spots(view: View, goal: Predicate, thing: Thing) -> Iterator[Array]:
         region = scene.region(goal.args[1])
         centre, rotation = view.world.site(region)
         half = _half(region, rotation)[:2]
-    yield centre.copy()
-    # Then around the centre: rings at a third and two thirds of the way to the edge.
-    for share in (0.35, 0.65):
-        for angle in np.arange(8) * np.pi / 4:
+    # Rings around the centre, by their share of the way to the edge; where others will
+    # come as well, the middle is the last choice.
+    for share in (0.5, 0.7, 0.3, 0.0) if shared else (0.0, 0.35, 0.65):
+        for angle in np.arange(8 if share else 1) * np.pi / 4:
             yield centre + np.array([*(share * half * [np.cos(angle), np.sin(angle)]), 0.0])
 
 
@@ -115,17 +121,19 @@ def _half(region: Region, rotation: Array) -> Array:
 
 
 def _lower(
-    view: View, goal: Predicate, thing: Thing, spot: Array, hand_rot: Array, offset: Pose
+    view: View, goal: Predicate, thing: Thing, spot: Array, hand_rot: Array, offset: Pose,
+    drop: bool,
 ) -> Place | None:
     """Let the thing down over a spot; None when it cannot be."""
     rot = hand_rot @ offset.rot
     high = float(spot[2]) + 0.30
     start = Pose(np.array([spot[0], spot[1], high]), rot)
     rest = view.rest_height(thing, start, float(spot[2]) - 0.10)
-    for raised in RAISES if goal.name == "In" else RAISES[:2]:
+    raises = FALLS if drop else RAISES if goal.name == "In" else RAISES[:2]
+    for raised in raises:
         body = Pose(np.array([spot[0], spot[1], rest + LET_GO + raised]), rot)
         hand = Pose(body.pos - hand_rot @ offset.pos, hand_rot)
-        if not _inside(view, goal, body.pos):
+        if not drop and not _inside(view, goal, body.pos):
             break
         arm = view.reach(hand)
         if arm is None:
@@ -137,7 +145,9 @@ def _lower(
         for gap in (OPEN, min(now + 0.03, OPEN), min(now + 0.015, OPEN)):
             if view.hits(arm, gap=gap, ignore=thing.geoms) < 0.001:
                 break
-        return Place(hand, body, gap, 20 * raised + 5 * (OPEN - gap))
+        cost = 20 * raised + 5 * (OPEN - gap)
+        # What falls should fall to the lowest place.
+        return Place(hand, body, gap, cost + (30 * (rest - float(spot[2])) if drop else 0.0))
     return None
 
 
