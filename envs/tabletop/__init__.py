@@ -9,11 +9,7 @@ What scripted experts find in a scene, beside things and regions, is described i
 
 from __future__ import annotations
 
-from envs.scene import SuiteBackend, SuiteOptions
+# The function, not the module of that name: bound once, here, whoever imports the module.
+from envs.tabletop.suite import suite
 
-
-def suite(name: str, options: SuiteOptions) -> SuiteBackend:
-    """Give the backend of `tabletop_object`, `_spatial`, `_goal` or `_long`."""
-    from envs.tabletop.suite import TabletopBackend
-
-    return TabletopBackend(name, options)
+__all__ = ["suite"]

@@ -64,9 +64,11 @@ def basket(stage: Stage, name: str) -> Piece:
                 shared=f"{name}_rim_{axis}", pos=(*pos[:2], height - 0.004),
             )  # fmt: skip
             geoms.append(stage.collide(body, f"{side}_box", BOX, half, pos=pos))
-    # A thing whose centre is between the walls and below the rim is in.
-    size = (inner, inner, (height - floor) / 2)
-    region = _region(body, f"{name}_region", name, (0, 0, (height + floor) / 2), size)
+    # In: the centre between the walls and at most 1 cm above the rim. What leans in a corner
+    # is in; what lies across the rim (its centre 2 cm or more above it) is not.
+    top = height + 0.01
+    size = (inner, inner, (top - floor) / 2)
+    region = _region(body, f"{name}_region", name, (0, 0, (top + floor) / 2), size)
     return Piece(
         name=name, category="basket", body=name, geoms=tuple(geoms), free=False,
         radius=outer * 1.42, bottom=0.0, top=height, regions=(region,),

@@ -156,9 +156,9 @@ def milk(stage: Stage, name: str) -> Piece:
 
 
 def cereal(stage: Stage, name: str) -> Piece:
-    """A small cereal box, 9 x 4 x 12 cm."""
+    """A small cereal box, 8.4 x 4 x 11 cm."""
     return _box(
-        stage, name, "box", (0.045, 0.020, 0.060), 0.12, "cereal_card",
+        stage, name, "box", (0.042, 0.020, 0.055), 0.12, "cereal_card",
         textures.carton(
             (242, 190, 52), (214, 84, 38), ("CORN", "flakes"), (120, 45, 20), sun=(250, 235, 190)
         ),

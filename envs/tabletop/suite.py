@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.scene import Array, Pose, Scene, Start, SuiteOptions
+from envs.scene import Array, Pose, Scene, Start, SuiteBackend, SuiteOptions
 from envs.tabletop.placement import draw_fixtures, ride, sample_qpos, state_generator
 from envs.tabletop.stage import yaw_quat
 from envs.tabletop.tasks import TASKS, Entry
@@ -101,3 +101,8 @@ class TabletopBackend:
             state=state,
             fixtures=fixtures,
         )
+
+
+def suite(name: str, options: SuiteOptions) -> SuiteBackend:
+    """Give the backend of `tabletop_object`, `_spatial`, `_goal` or `_long`."""
+    return TabletopBackend(name, options)

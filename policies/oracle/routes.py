@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mujoco
 import numpy as np
 
 from envs.scene import Thing
-from policies.oracle.geometry import Array, Pose
+from policies.oracle.geometry import Array, Pose, from_rotation_vector, rotation_vector
 from policies.oracle.grasps import TIP
 from policies.oracle.motion import Waypoint
+from policies.oracle.skills.base import Held
 from policies.oracle.view import View
 
 HAND = 0.055  # horizontal reach of hand and fingers beside a route, metres
 CLEARANCE = 0.025  # above what is passed over
 NEAR_END = 0.03  # shorter hops need no route
+LOOK = 0.05  # metres between the places where a route is looked at
+TOLERATED = 0.001  # metres of overlap on the way
+DETOURS = (0.08, 0.15)  # metres aside
+DETOUR_TURNS = np.deg2rad([0, 45, -45, 90, -90, 135, -135, 180])
 
 
-def hanging(view: View, eef: Pose, carried: Thing | None, pose: Pose | None) -> tuple[float, float]:
-    """How far the lowest point hangs below the grip site, and how far the load reaches aside."""
-    if carried is None or pose is None:
+def hanging(view: View, hand: Pose, held: Held | None) -> tuple[float, float]:
+    """How far the lowest point hangs below the grip site, and how far a load reaches aside."""
+    if held is None:
         return TIP, HAND
-    now = view.pose(carried)
-    there = view.solids(carried.geoms).seen_from(now)
-    moved = there.seen_from(pose.inverse())
-    low, high = moved.bounds()
-    below = max(TIP, float(eef.pos[2] - low[:, 2].min()))
-    aside = np.maximum(np.abs(low[:, :2] - eef.pos[:2]), np.abs(high[:, :2] - eef.pos[:2])).max()
-    return below, max(HAND, float(aside))
+    thing = view.scene.thing(held.thing)
+    there = view.solids(thing.geoms).seen_from(view.pose(thing))
+    low, high = there.seen_from((hand @ held.offset).inverse()).bounds()
+    below = max(TIP, float(hand.pos[2] - low[:, 2].min()))
+    aside = np.maximum(np.abs(low[:, :2] - hand.pos[:2]), np.abs(high[:, :2] - hand.pos[:2]))
+    return below, max(HAND, float(aside.max()))
 
 
 def height_over(
@@ -53,31 +59,73 @@ def height_over(
 
 
 def over(
-    view: View,
-    start: Pose,
-    end: Pose,
-    *,
-    gap: float,
-    carried: Thing | None = None,
-    carried_pose: Pose | None = None,
-    label: str,
-    rise: float = 0.0,
+    view: View, start: Pose, end: Pose, *, gap: float, held: Held | None = None, label: str
 ) -> tuple[Waypoint, ...]:
     """Waypoints from one pose to another through free air, the last one being `end`.
+
+    Up, across and down; where something is in the way of going up, first aside.
 
     Args:
         view: The scene.
         start: Where the hand is.
         end: Where it should get; the last few centimetres down are the caller's.
         gap: Metres between the pads on the way.
-        carried: What is in the hand.
-        carried_pose: Its pose now.
+        held: What is in the hand.
         label: For the waypoints.
-        rise: Least height to gain first, metres.
     """
-    below, aside = hanging(view, start, carried, carried_pose)
-    floor = height_over(view, start.pos, end.pos, aside, carried)
-    needed = max(floor + below + CLEARANCE, start.pos[2] + rise)
+    straight = _arch(view, start, end, gap, held, label)
+    if is_free(view, start, straight, held):
+        return straight
+    # Aside is towards the robot first, where nothing hangs over the table.
+    back = np.arctan2(view.base[1] - start.pos[1], view.base[0] - start.pos[0])
+    for distance in DETOURS:
+        for turn in DETOUR_TURNS:
+            way = np.array([np.cos(back + turn), np.sin(back + turn), 0.15])
+            aside = start.shifted(distance * way)
+            first = Waypoint(pose=aside, gap=gap, blend=0.03, label=f"{label}: aside")
+            detour = (first, *_arch(view, aside, end, gap, held, label))
+            if is_free(view, start, detour, held):
+                return detour
+    return straight
+
+
+def is_free(
+    view: View, start: Pose, waypoints: Sequence[Waypoint], held: Held | None
+) -> bool:
+    """Whether hand, arm and load hit nothing on the way, looked at every few centimetres."""
+    thing = view.scene.thing(held.thing) if held else None
+    arm: Array | None = None
+    before = start
+    for waypoint in waypoints:
+        away = waypoint.pose.pos - before.pos
+        turn = rotation_vector(waypoint.pose.rot @ before.rot.T)
+        count = max(1, int(np.ceil(np.linalg.norm(away) / LOOK)))
+        for k in range(1, count + 1):
+            share = k / count
+            at = Pose(before.pos + share * away, from_rotation_vector(share * turn) @ before.rot)
+            arm = view.reach(at, arm)
+            if arm is None:
+                return False
+            depth = view.hits(
+                arm,
+                gap=view.finger_gap if held else waypoint.gap,
+                carried=thing,
+                carried_pose=at @ held.offset if held else None,
+            )
+            if depth > TOLERATED:
+                return False
+        before = waypoint.pose
+    return True
+
+
+def _arch(
+    view: View, start: Pose, end: Pose, gap: float, held: Held | None, label: str
+) -> tuple[Waypoint, ...]:
+    """Up to where nothing is in the way, across, and down."""
+    below, aside = hanging(view, start, held)
+    thing = view.scene.thing(held.thing) if held else None
+    floor = height_over(view, start.pos, end.pos, aside, thing)
+    needed = floor + below + CLEARANCE
     points: list[Waypoint] = []
     flat = float(np.hypot(*(end.pos[:2] - start.pos[:2])))
     if flat > NEAR_END and start.pos[2] < needed - 0.01:

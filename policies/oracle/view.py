@@ -136,17 +136,24 @@ class View:
     def _bearing(self, pos: Array) -> float:
         return float(np.arctan2(pos[1] - self.base[1], pos[0] - self.base[0]))
 
-    def reach(self, target: Pose) -> Array | None:
+    def reach(self, target: Pose, near: Array | None = None) -> Array | None:
         """Arm joints [7] at which the grip site has a pose; None when out of reach.
 
-        The result is a function of the pose alone: it starts from the home posture
-        turned towards the target, and stays as near home as the pose allows, which is
-        where the controller's null-space torque settles.
+        The arm stays as near home as the pose allows, which is where the controller's
+        null-space torque settles.
+
+        Args:
+            target: Of the grip site.
+            near: Where to start looking; the home posture turned towards the target
+                when None.
         """
         model, data = self.model, self.probe
         data.qpos[:] = self.data.qpos
-        q = self.home.copy()
-        q[0] = np.clip(self._bearing(target.pos), -2.0, 2.0)
+        if near is None:
+            q = self.home.copy()
+            q[0] = np.clip(self._bearing(target.pos), -2.0, 2.0)
+        else:
+            q = near
         for _ in range(ITERATIONS):
             data.qpos[self.arm_qpos] = q
             mujoco.mj_kinematics(model, data)

@@ -21,10 +21,12 @@ class Held:
     Attributes:
         thing: Its name.
         offset: Its pose in the grip site's frame.
+        resting: Its orientation in the world when it was taken.
     """
 
     thing: str
     offset: Pose
+    resting: Array
 
 
 @dataclass(frozen=True)

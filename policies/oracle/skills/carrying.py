@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from envs.goals import Predicate
-from policies.oracle.geometry import Pose
 from policies.oracle.motion import OPEN, Waypoint
 from policies.oracle.skills.base import DONE, START, Failure, Held, Progress, Script
 from policies.oracle.skills.picking import Grasping, is_held, pick
@@ -39,8 +38,8 @@ class Carrying:
     def _pick(self, view: View, goal: Predicate, progress: Progress) -> Script:
         thing = view.scene.thing(goal.args[0])
 
-        def fits(offset: Pose) -> bool:
-            return find_place(view, goal, offset, thorough=False, shared=shared) is not None
+        def fits(held: Held) -> bool:
+            return find_place(view, goal, held, thorough=False, shared=shared) is not None
 
         shared = progress.shared
 
@@ -57,8 +56,9 @@ class Carrying:
             failure = Failure(held.thing, hand.pos, hand.rot)
             failures = (*progress.failures, failure)
             return self._pick(view, goal, replace(progress.again(), failures=failures))
-        now = Held(held.thing, view.eef.inverse() @ view.pose(view.scene.thing(held.thing)))
-        place = find_place(view, goal, now.offset, shared=progress.shared)
+        offset = view.eef.inverse() @ view.pose(view.scene.thing(held.thing))
+        now = replace(held, offset=offset)
+        place = find_place(view, goal, now, shared=progress.shared)
         if place is None:
             return _retreat(view, progress)
         return Script(put_down(view, now, place), replace(progress, stage=DONE, held=now))

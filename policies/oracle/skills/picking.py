@@ -9,34 +9,38 @@ from functools import lru_cache
 import numpy as np
 
 from envs.scene import Thing
-from policies.oracle.geometry import DOWN, Array, Pose, rotation_vector, wrapped
+from policies.oracle.geometry import DOWN, Array, Pose, from_rotation_vector, rotation_vector, wrapped
 from policies.oracle.grasps import Grasp, grasps
 from policies.oracle.motion import CLOSED, Waypoint
 from policies.oracle.routes import over
 from policies.oracle.skills.base import Failure, Held, Progress, Script
 from policies.oracle.view import View
 
-PREGRASP = 0.06  # metres above the grasp where the hand stops being in a hurry
+PREGRASP = 0.06  # metres before the grasp where the hand stops being in a hurry
 LIFT = 0.09  # metres; what is held is checked on the way up
+WITHDRAWAL = (0.06, 0.12, 0.18)  # metres before the grasp where the way in is checked
 CLOSING = 7  # steps until the fingers have closed on what is between them
 CLEAR = 0.0015  # metres around the open fingers
 COMPARED = 4  # of those that the hand reaches, how many are also tried at the target
 PLAY = 0.003  # metres between a finger and the thing before it closes
-# (overlap that is put up with, metres between the pads, grasps looked at): a wide hand
-# first, then narrower ones for tight places, then a hand that pushes its neighbours a little.
+LEAN = 0.45  # radians by which the hand may be tilted
+# (overlap that is put up with, metres between the pads, grasps looked at, leanings): a
+# wide upright hand first, then narrower and leaning ones for tight places, then one that
+# pushes its neighbours a little.
 ATTEMPTS = (
-    (0.0, 0.08, 30),
-    (0.0, 0.05, 96),
-    (0.0, 0.035, 96),
-    (0.003, 0.035, 96),
-    (0.006, 0.08, 30),
-    (0.02, 0.08, 30),
+    (0.0, 0.08, 30, (0,)),
+    (0.0, 0.05, 96, (0,)),
+    (0.0, 0.035, 96, (0,)),
+    (0.0, 0.05, 48, (1, 2, 3, 4)),
+    (0.003, 0.035, 96, (0, 1, 2, 3, 4)),
+    (0.006, 0.08, 30, (0,)),
+    (0.02, 0.08, 30, (0,)),
 )
 SAME = (0.012, 0.35)  # metres and radians within which a grasp counts as one that failed
 LOST = 0.035  # metres that a thing may move in the hand
 
-# True when a thing taken like this (its pose in the grip site's frame) can be put down.
-Fits = Callable[[Pose], bool]
+# True when a thing taken like this can be put down where it should go.
+Fits = Callable[[Held], bool]
 
 
 class Grasping:
@@ -94,9 +98,9 @@ def pick(
     if chosen is None:
         return None
     hand, gap = chosen
-    offset = hand.inverse() @ view.pose(thing)
-    above = hand.shifted(np.array([0.0, 0.0, PREGRASP]))
-    up = hand.shifted(np.array([0.0, 0.0, LIFT]))
+    leaning = hand.rot[2, 2] > -0.99
+    above = hand.shifted(-(WITHDRAWAL[1] if leaning else PREGRASP) * hand.rot[:, 2])
+    up = hand.shifted(-(WITHDRAWAL[1] if leaning else LIFT) * hand.rot[:, 2])
     route = over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}")
     waypoints = (
         *route,
@@ -104,8 +108,12 @@ def pick(
         Waypoint(pose=hand, gap=CLOSED, dwell=CLOSING, calm=0.1, label="close"),
         Waypoint(pose=up, gap=CLOSED, speed=0.8, blend=0.03, calm=0.5, label="lift"),
     )
-    held = Held(thing.name, offset)
-    return Script(waypoints, replace(progress, stage=then, held=held))
+    return Script(waypoints, replace(progress, stage=then, held=_taken(view, thing, hand)))
+
+
+def _taken(view: View, thing: Thing, hand: Pose) -> Held:
+    pose = view.pose(thing)
+    return Held(thing.name, hand.inverse() @ pose, pose.rot)
 
 
 def _choose(
@@ -117,27 +125,39 @@ def _choose(
 ) -> tuple[Pose, float] | None:
     """Grip site and finger gap of the best grasp that is free; None when none is."""
     options = _candidates(view, grasping, thing, failures)
-    arms: dict[int, Array | None] = {}
-    for slack, gap, tried in ATTEMPTS:
+    arms: dict[tuple[int, int], Array | None] = {}
+    for slack, gap, tried, leans in ATTEMPTS:
         best: tuple[Pose, float] | None = None
         reached = 0
         for number, (grasp, hand) in enumerate(options[:tried]):
             if grasp.width > gap - 2 * PLAY:
                 continue
-            if number not in arms:
-                arms[number] = _reach_from_above(view, hand)
-            arm = arms[number]
-            if arm is None or not _clear(view, thing, arm, grasp.width, gap, slack):
-                continue
-            best = best or (hand, gap)
-            if fits(hand.inverse() @ view.pose(thing)):
-                return hand, gap
-            reached += 1
+            for k in leans:
+                leaning = _leaning(hand, k)
+                if (number, k) not in arms:
+                    arms[number, k] = view.reach(leaning)
+                arm = arms[number, k]
+                if arm is None or not _clear(
+                    view, thing, leaning, arm, grasp.width, gap, slack
+                ):
+                    continue
+                best = best or (leaning, gap)
+                if fits(_taken(view, thing, leaning)):
+                    return leaning, gap
+                reached += 1
             if reached >= COMPARED:
                 break
         if best is not None:
             return best
     return None
+
+
+def _leaning(hand: Pose, way: int) -> Pose:
+    """The hand tilted out of the vertical, about its fingertips: 0 not, 1-4 to its four sides."""
+    if way == 0:
+        return hand
+    axis = hand.rot[:, (way - 1) // 2] * (LEAN if way % 2 else -LEAN)
+    return Pose(hand.pos, from_rotation_vector(axis) @ hand.rot)
 
 
 def _candidates(
@@ -181,21 +201,25 @@ def nearer_turn(view: View, hand: Pose) -> Pose:
     return Pose(hand.pos, hand.rot * np.array([-1.0, -1.0, 1.0]))
 
 
-def _reach_from_above(view: View, hand: Pose) -> Array | None:
-    """Arm joints at a grasp that the hand can come down to."""
-    if view.reach(hand.shifted(np.array([0.0, 0.0, PREGRASP]))) is None:
-        return None
-    return view.reach(hand)
-
-
 def _clear(
-    view: View, thing: Thing, arm: Array, width: float, gap: float, slack: float
+    view: View, thing: Thing, hand: Pose, arm: Array, width: float, gap: float, slack: float
 ) -> bool:
-    """Whether the open hand fits around a thing and then closes on the thing alone."""
+    """Whether the open hand can come along its own axis and close on the thing alone."""
     if view.hits(arm, gap=gap, margin=CLEAR) > CLEAR + slack:
         return False
     for closing in ((gap + width) / 2, width):
         if view.hits(arm, gap=closing, ignore=thing.geoms, margin=CLEAR) > CLEAR + slack:
+            return False
+    for distance in WITHDRAWAL:
+        back = hand.shifted(-distance * hand.rot[:, 2])
+        before = view.reach(back, arm)
+        if before is None:
+            # Far up, a route may leave the axis; the first stretch has no way around.
+            return distance > PREGRASP
+        if view.hits(before, gap=gap) > slack:
+            return False
+        carried = back @ (hand.inverse() @ view.pose(thing))
+        if view.hits(before, gap=width, carried=thing, carried_pose=carried) > slack:
             return False
     return True
 

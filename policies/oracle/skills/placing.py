@@ -9,11 +9,11 @@ import numpy as np
 
 from envs.goals import Predicate
 from envs.scene import Region, Thing
-from policies.oracle.geometry import Array, Pose, turn_z
+from policies.oracle.geometry import Array, Pose, rotation_vector, turn_z
 from policies.oracle.motion import CLOSED, OPEN, Waypoint
 from policies.oracle.routes import over
 from policies.oracle.skills.base import Held
-from policies.oracle.skills.picking import nearer_turn, twist
+from policies.oracle.skills.picking import twist
 from policies.oracle.view import View
 
 ABOVE = 0.06  # metres above its place where a thing stops being in a hurry
@@ -44,14 +44,14 @@ class Place:
 
 
 def find_place(
-    view: View, goal: Predicate, offset: Pose, *, shared: bool = False, thorough: bool = True
+    view: View, goal: Predicate, held: Held, *, shared: bool = False, thorough: bool = True
 ) -> Place | None:
     """Find where to let go of a thing so that a predicate holds.
 
     Args:
         view: The scene now.
         goal: On or In.
-        offset: Pose of the thing in the grip site's frame.
+        held: The thing in the hand.
         shared: True when other things have to go to the same place.
         thorough: True to compare all turns, and to put up with a fall where nothing
             better is found; False to stop at the first that fits.
@@ -60,10 +60,10 @@ def find_place(
     best: Place | None = None
     for drop in (False, True) if thorough else (False,):
         for spot in _spots(view, goal, shared):
-            for hand_rot, cost in _turns(view, spot):
+            for hand_rot, cost in _turns(view, spot, held):
                 if best is not None and cost >= best.cost:
                     continue
-                found = _lower(view, goal, thing, spot, hand_rot, offset, drop)
+                found = _lower(view, goal, thing, spot, hand_rot, held.offset, drop)
                 if found is None:
                     continue
                 place = replace(found, cost=found.cost + cost)
@@ -76,26 +76,22 @@ def find_place(
     return best
 
 
-def _turns(view: View, spot: Array) -> Iterator[tuple[Array, float]]:
-    """Orientations of the hand over a spot, the least twisted first."""
-    now = view.eef
-    upright = _levelled(now.rot)
+def _turns(view: View, spot: Array, held: Held) -> Iterator[tuple[Array, float]]:
+    """Orientations of the hand over a spot, the least turned first.
+
+    The thing keeps the side up that was up before it was taken, whatever it did in the hand.
+    """
+    now = view.eef.rot
+    upright = held.resting @ held.offset.rot.T
+    yaw = rotation_vector(now @ upright.T)[2]
     options: list[tuple[float, int, Array]] = []
     for k, turn in enumerate(TURNS):
-        rot = turn_z(float(turn)) @ upright
+        rot = turn_z(float(turn + yaw)) @ upright
         wrist = abs(twist(view, Pose(spot, rot)))
         options.append((0.3 * abs(float(turn)) + 0.5 * max(0.0, wrist - 1.2), k, rot))
     options.sort(key=lambda o: o[:2])
     for cost, _, rot in options:
         yield rot, cost
-
-
-def _levelled(rot: Array) -> Array:
-    """The nearest orientation that points straight down, keeping the yaw."""
-    x = rot[:, 0] * np.array([1.0, 1.0, 0.0])
-    x = x / np.linalg.norm(x)
-    down = np.array([0.0, 0.0, -1.0])
-    return np.column_stack([x, np.cross(down, x), down])
 
 
 def _spots(view: View, goal: Predicate, shared: bool) -> Iterator[Array]:
@@ -163,13 +159,9 @@ def _inside(view: View, goal: Predicate, pos: Array) -> bool:
 
 def put_down(view: View, held: Held, place: Place) -> tuple[Waypoint, ...]:
     """Waypoints that carry a thing to its place, let go and leave upwards."""
-    thing = view.scene.thing(held.thing)
     above = place.hand.shifted(np.array([0.0, 0.0, ABOVE]))
     away = place.hand.shifted(np.array([0.0, 0.0, RETREAT]))
-    route = over(
-        view, view.eef, above, gap=CLOSED, carried=thing, carried_pose=view.pose(thing),
-        label=f"carry {held.thing}",
-    )  # fmt: skip
+    route = over(view, view.eef, above, gap=CLOSED, held=held, label=f"carry {held.thing}")
     return (
         *route,
         Waypoint(pose=place.hand, gap=CLOSED, speed=0.6, calm=0.2, label="lower"),
@@ -177,5 +169,3 @@ def put_down(view: View, held: Held, place: Place) -> tuple[Waypoint, ...]:
         Waypoint(pose=away, gap=place.gap, speed=0.8, blend=0.03, calm=0.5, label="leave"),
     )
 
-
-__all__ = ["Place", "find_place", "nearer_turn", "put_down"]
