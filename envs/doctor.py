@@ -6,24 +6,20 @@ is what one asks a doctor about. Whatever may crash or hang runs in a child proc
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import platformdirs
 from packaging.requirements import Requirement
 
+from envs.doctor_probes import ask
 from wamsim.messages import View
 
 Status = Literal["ok", "warn", "fail"]
@@ -44,13 +40,6 @@ _WHY = {
 _BACKENDS = ("egl", "osmesa", "glfw")
 # Renderer strings of Mesa's and Google's software drivers.
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "swiftshader", "software")
-
-# What PyOpenGL and MuJoCo say, and what it means.
-_SIGNS = {
-    "eglQueryString": "libEGL cannot be loaded",
-    "glGetError": "libOSMesa, or all OpenGL libraries, cannot be loaded",
-    "gladLoadGL": "there is no display to draw on",
-}
 
 _DRAW_S = 60.0  # a context takes under a second; a hung driver takes for ever
 _STEP_S = 600.0  # compiling the loop took 20 s on two slow cores
@@ -131,7 +120,7 @@ def opengl() -> Check:
     """Draw something, in a child process, with the MUJOCO_GL of this one."""
     chosen = os.environ.get("MUJOCO_GL", "")
     words = f"MUJOCO_GL={chosen}" if chosen else "MUJOCO_GL is not set"
-    found = _ask("opengl", _DRAW_S)
+    found = ask("opengl", _DRAW_S)
     if isinstance(found, dict) and found["drew"]:
         renderer = f"{found['vendor']}, {found['renderer']} ({words})"
         if not any(name in found["renderer"].lower() for name in _SOFTWARE):
@@ -149,7 +138,7 @@ def opengl() -> Check:
     reason = found if isinstance(found, str) else "it drew a wrong picture"
     for backend in _BACKENDS:
         if backend != chosen:
-            other = _ask("opengl", _DRAW_S, env={"MUJOCO_GL": backend})
+            other = ask("opengl", _DRAW_S, env={"MUJOCO_GL": backend})
             if isinstance(other, dict) and other["drew"]:
                 return Check(
                     name="OpenGL",
@@ -187,7 +176,7 @@ def versions() -> list[Check]:
                 name=name,
                 status="fail",
                 found=f"{have or 'not installed'}, expected {wanted}: {_WHY[name]}",
-                advice=f"`pip install --no-deps {name}=={wanted}`",
+                advice=f"`pip install {'' if name == 'mujoco' else '--no-deps '}{name}=={wanted}`",
             )
         )
     return [*out, packages()]
@@ -234,7 +223,7 @@ def _version(name: str) -> str | None:
 def stepping(cache_dir: Path) -> Check:
     """Step a scene; says whether the compiled loop was loaded or had to be compiled."""
     name = "compiled loop"
-    found = _ask("stepping", _STEP_S, str(cache_dir), env={"MUJOCO_GL": "disabled"})
+    found = ask("stepping", _STEP_S, str(cache_dir), env={"MUJOCO_GL": "disabled"})
     if isinstance(found, str):
         advice = "Mend what the other checks find first."
         if "no locator available" in found or "cannot cache" in found:
@@ -262,7 +251,7 @@ def libero(folder: Path | None) -> Check:
     """Look for LIBERO's assets and count what is missing or stands in."""
     name = "LIBERO assets"
     env = {"MUJOCO_GL": "disabled"}
-    found = _ask("libero", _ASK_S, str(folder or ""), env=env)
+    found = ask("libero", _ASK_S, str(folder or ""), env=env)
     if isinstance(found, str):
         return Check(name=name, status="warn", found=found, advice="The tabletop suites need none.")
     if found["folder"] is None:
@@ -292,7 +281,7 @@ def libero(folder: Path | None) -> Check:
 
 def gpu() -> Check:
     """Say which GPUs torch sees; none is fine."""
-    found = _ask("gpu", _ASK_S)
+    found = ask("gpu", _ASK_S)
     if isinstance(found, str):
         return Check(
             name="GPU",
@@ -352,33 +341,3 @@ def shared_memory(workers: int, folder: Path = Path("/dev/shm")) -> Check:
         advice=f"In Docker run with `--shm-size={max(1, -(-workers * each >> 30))}g`, or use "
         f"`--workers {max(1, free // each)}`.",
     )
-
-
-# ------------------------------------------------------------------------- children
-
-
-def _ask(
-    probe: str, timeout_s: float, *arguments: str, env: dict[str, str] | None = None
-) -> dict[str, Any] | str:
-    """Run a probe of `envs.doctor_probes`; a sentence instead of an answer says what failed."""
-    code = f"import sys; from envs import doctor_probes; doctor_probes.{probe}(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, *arguments]
-    # An uninstalled checkout too. mujoco writes PYOPENGL_PLATFORM where it was imported.
-    everywhere = os.pathsep.join(path for path in sys.path if path)
-    child = {**os.environ, "PYTHONPATH": everywhere, **(env or {})}
-    if env:
-        child.pop("PYOPENGL_PLATFORM", None)
-    run = partial(subprocess.run, capture_output=True, text=True, errors="replace", check=False)
-    try:
-        done = run(command, env=child, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return f"no answer within {timeout_s:.0f} s"
-    if done.returncode == 0 and done.stdout.strip():
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    if done.returncode < 0:
-        return f"crashed with signal {-done.returncode}"
-    # The exception's line ends the traceback; what fails later, in destructors, is no news.
-    trace = done.stderr.partition("Exception ignored in")[0].splitlines()
-    lines = [line for line in trace if re.match(r"[A-Za-z_][\w.]*(:|$)", line)]
-    reason = (lines or [f"ended with exit code {done.returncode}"])[-1]
-    return next((f"{words} ({reason})" for sign, words in _SIGNS.items() if sign in reason), reason)

@@ -1,12 +1,18 @@
 """What the doctor tries in child processes, where a crash or a hang hurts nobody.
 
-Each probe prints one line of JSON, its last; libraries may print what they like before.
+This module imports no simulator; the probes do, in their processes. Each prints one line
+of JSON, its last; libraries may print what they like before.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +30,53 @@ _PIXELS = 64
 _STEPS = 20  # one simulated second
 
 
+# What PyOpenGL and MuJoCo say, and what it means.
+_SIGNS = {
+    "eglQueryString": "libEGL cannot be loaded",
+    "glGetError": "libOSMesa, or all OpenGL libraries, cannot be loaded",
+    "gladLoadGL": "there is no display to draw on",
+}
+
+
+def ask(
+    probe: str, timeout_s: float, *arguments: str, env: dict[str, str] | None = None
+) -> dict[str, Any] | str:
+    """Run a probe in a child process.
+
+    Args:
+        probe: Name of a function below.
+        timeout_s: Until it is taken to hang.
+        arguments: Of the probe.
+        env: Environment variables to change.
+
+    Returns:
+        What it answered, or a sentence that says how it failed.
+    """
+    code = f"import sys; from envs import doctor_probes; doctor_probes.{probe}(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, *arguments]
+    # An uninstalled checkout too. mujoco writes PYOPENGL_PLATFORM where it was imported.
+    everywhere = os.pathsep.join(path for path in sys.path if path)
+    child = {**os.environ, "PYTHONPATH": everywhere, **(env or {})}
+    if env:
+        child.pop("PYOPENGL_PLATFORM", None)
+    run = partial(subprocess.run, capture_output=True, text=True, errors="replace", check=False)
+    try:
+        done = run(command, env=child, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {timeout_s:g} s"
+    if done.returncode == 0 and done.stdout.strip():
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    if done.returncode < 0:
+        return f"crashed with signal {-done.returncode}"
+    # The exception's line ends the traceback; what fails later, in destructors, is no news.
+    trace = done.stderr.partition("Exception ignored in")[0].splitlines()
+    lines = [line for line in trace if re.match(r"[A-Za-z_][\w.]*(:|$)", line)]
+    reason = (lines or [f"ended with exit code {done.returncode}"])[-1]
+    return next((f"{words} ({reason})" for sign, words in _SIGNS.items() if sign in reason), reason)
+
+
 def answer(found: dict[str, Any]) -> None:
-    """Print what was found, for `envs.doctor` to read."""
+    """Print what was found, for `ask` to read."""
     print("\n" + json.dumps(found), flush=True)
 
 

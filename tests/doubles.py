@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from wamsim import gallery
 from wamsim.contracts import (
     EpisodeKey,
     ImaginationSpec,
@@ -153,6 +154,7 @@ class CountingPool:
         return found
 
     def begin(self, slot: int, key: EpisodeKey, run_seed: int) -> None:
+        self._replies = [r for r in self._replies if not (r.slot == slot and isinstance(r, Lost))]
         self._expect_idle(slot)
         attempt = 1 + sum(k == key for _, k, _ in self.began)
         self.began.append((slot, key, run_seed))
@@ -187,6 +189,8 @@ class CountingPool:
         )  # fmt: skip
 
     def send(self, slot: int, actions: np.ndarray, looks: tuple[tuple[int, ...], ...]) -> None:
+        if any(r.slot == slot and isinstance(r, Lost) for r in self._replies):
+            return
         self._expect_idle(slot)
         at = self._slots[slot]
         self.sent.append(
@@ -259,6 +263,11 @@ class CountingPool:
             for colour, depth in self._memory[s]:
                 colour[:], depth[:] = 0, 0
         return True
+
+
+def pool_for(card: PolicyCard, *, imagine: bool = False, **changes: Any) -> CountingPool:
+    """A pool that looks at what a policy wants to see."""
+    return CountingPool(gallery.views(card, imagine=imagine), **changes)
 
 
 def _state(step: int, index: int) -> np.ndarray:
@@ -430,7 +439,8 @@ def roll(
         )
         rollout.run(keys, {"toy": 3})
         return {
-            k: read_episode(path) for k, path in folder.finished(rerun_errors=False).episodes.items()
+            k: read_episode(path)
+            for k, path in folder.finished(rerun_errors=False).episodes.items()
         }
 
 

@@ -125,10 +125,10 @@ def test_the_success_table_by_hand(run: RunSummary) -> None:
     lines = [list(r.values()) for r in rows(success_table(run))]
     # Mean of tasks: 2^2 / (1/10 + 1/2) = 6.667 effective episodes, centre 0.59517, half 0.29355.
     assert lines == [
-        ["goal-v1", "pull", "1/2", "50.0", "[9.5, 90.5]", "1", "-"],
-        ["goal-v1", "push", "8/10", "80.0", "[49.0, 94.3]", "0", "-"],
-        ["goal-v1", "all episodes", "9/12", "75.0", "[46.8, 91.1]", "1", "-"],
-        ["goal-v1", "mean of tasks", "-", "65.0", "[30.2, 88.9]", "-", "-"],
+        ["goal-v1", "pull", "1/2", "50.0", "[9.5, 90.5]", "1", "-", "-"],
+        ["goal-v1", "push", "8/10", "80.0", "[49.0, 94.3]", "0", "-", "-"],
+        ["goal-v1", "all episodes", "9/12", "75.0", "[46.8, 91.1]", "1", "-", "-"],
+        ["goal-v1", "mean of tasks", "-", "65.0", "[30.2, 88.9]", "-", "-", "-"],
     ]
 
 
@@ -143,7 +143,7 @@ def test_no_data_is_a_dash_never_a_zero(tmp_path: Path) -> None:
     assert [lift[c] for c in (*empty, "errors")] == ["-", "-", "-", "-"]
     assert lift["missing"] == "2"
     assert mean["success %"] == "-"
-    assert mean["notes"] == "no scored episode of lift, pull"
+    assert mean["why not"] == "no scored episode of lift, pull"
     assert "2 errors, must be re-run; 2 episodes missing: resume the run" in table.notes[1]
     flat = {r["task"]: r for r in table.flat()}
     assert flat["pull"]["rate"] is None

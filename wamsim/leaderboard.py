@@ -52,8 +52,7 @@ def success_table(run: RunSummary) -> Table:
         rows.append(Row("micro", total, strong=True))
         macro = suite.macro
         mean = {"task": "mean of tasks", "rate": macro.rate, "interval": macro.interval}
-        notes = "; ".join(filter(None, [common["notes"], macro.reason])) or None
-        rows.append(Row("macro", {**common, **mean, "notes": notes}, strong=True))
+        rows.append(Row("macro", {**common, **mean, "why": macro.reason}, strong=True))
     columns = [
         Column("suite", "suite"),
         Column("task", "task"),
@@ -61,10 +60,12 @@ def success_table(run: RunSummary) -> Table:
         Column("rate", "success %", Kind.RATE),
         Column("interval", "95% interval", Kind.INTERVAL),
         Column("errors", "errors", Kind.COUNT),
-        *([Column("missing", "missing", Kind.COUNT)] if planned else []),
+        *([Column("missing", "missing", Kind.COUNT, quiet=True)] if planned else []),
         Column("notes", "notes"),
+        Column("why", "why not"),
     ]
     return Table(
+        heading=("suite", "notes"),
         title=f"{run.label}, run {run.path.name}"
         + (f", seed {run.run_seed}" if run.run_seed is not None else ""),
         columns=tuple(columns),

@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from wamsim.contracts import Policy
+from wamsim.contracts import Policy, WorldModel
 from wamsim.errors import UnknownName, WamsimError, nearest
 
 # Names that stand for several suites, in benchmark order.
@@ -47,6 +47,23 @@ class PolicyFamily:
     variants: tuple[str, ...] = ()
     summary: str = ""
     trained: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelFamily:
+    """A family of world models, as its entry point of group ``wamsim.world_models`` gives it.
+
+    Attributes:
+        name: First part of ``--imagine-with family:variant``.
+        variants, config, summary: As in `PolicyFamily`.
+        make: (variant, config) -> world model; heavy imports happen in here.
+    """
+
+    name: str
+    config: type[Any]
+    make: Callable[[str, Any], WorldModel]
+    variants: tuple[str, ...] = ()
+    summary: str = ""
 
 
 def _points(group: str) -> dict[str, EntryPoint]:
@@ -117,9 +134,34 @@ def family(name: str) -> PolicyFamily:
     return found
 
 
+def world_model_names() -> tuple[str, ...]:
+    """All registered world model families, sorted."""
+    return tuple(sorted(_points("wamsim.world_models")))
+
+
+def world_model_family(name: str) -> WorldModelFamily:
+    """Load one world model family.
+
+    Raises:
+        UnknownName: With the nearest known name.
+    """
+    points = _points("wamsim.world_models")
+    if name not in points:
+        raise nearest(
+            name, points, kind="world model", hint="`wamsim list world-models` shows all."
+        )
+    found = points[name].load()
+    if not isinstance(found, WorldModelFamily):
+        raise WamsimError(
+            f"entry point wamsim.world_models:{name} gives {type(found).__name__}, "
+            f"not a WorldModelFamily"
+        )
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyChoice:
-    """A policy as a run names it: family, variant and resolved options."""
+    """A policy or world model as a run names it: family, variant and resolved options."""
 
     family: str
     variant: str
@@ -138,8 +180,18 @@ def choose_policy(text: str, options: Mapping[str, str] | None = None) -> Policy
         UnknownName: Family, variant or option is not known; says the nearest one.
         WamsimError: An option's value does not fit its type.
     """
+    return _choose(text, family(text.partition(":")[0]), options)
+
+
+def choose_world_model(text: str, options: Mapping[str, str] | None = None) -> PolicyChoice:
+    """Resolve a world model; as `choose_policy`."""
+    return _choose(text, world_model_family(text.partition(":")[0]), options)
+
+
+def _choose(
+    text: str, found: PolicyFamily | WorldModelFamily, options: Mapping[str, str] | None
+) -> PolicyChoice:
     name, _, variant = text.partition(":")
-    found = family(name)
     if variant and variant not in found.variants:
         raise nearest(variant, found.variants, kind=f"variant of {name}")
     if not variant and found.variants:
@@ -155,7 +207,13 @@ def make_policy(choice: PolicyChoice) -> Policy:
     return found.make(choice.variant, found.config(**choice.options))
 
 
-def _configure(found: PolicyFamily, options: Mapping[str, str]) -> Any:
+def make_world_model(choice: PolicyChoice) -> WorldModel:
+    """Build the chosen world model (loads weights)."""
+    found = world_model_family(choice.family)
+    return found.make(choice.variant, found.config(**choice.options))
+
+
+def _configure(found: PolicyFamily | WorldModelFamily, options: Mapping[str, str]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(found.config)}
     hints = typing.get_type_hints(found.config)
     values: dict[str, Any] = {}

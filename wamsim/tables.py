@@ -105,11 +105,13 @@ class Column:
         key: Name of its cells and of its fields in CSV and JSON.
         title: Heading in texts.
         kind: What it holds.
+        quiet: True to leave it out on a terminal while it holds nothing but zeros.
     """
 
     key: str
     title: str
     kind: Kind = Kind.TEXT
+    quiet: bool = False
 
     def show(self, value: Any) -> str:
         """Write a cell for people."""
@@ -161,6 +163,8 @@ class Table:
         notes: Sentences below the table.
         common: Facts that hold for every row: in the title of texts, a field of every
             exported row.
+        heading: Keys of columns that are the same for many rows on end: the terminal shows
+            them once, above those rows.
     """
 
     title: str
@@ -168,6 +172,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     common: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    heading: tuple[str, ...] = ()
 
     def texts(self, row: Row) -> list[str]:
         """Write a row's cells for people."""
@@ -200,14 +205,40 @@ def to_rich(table: Table) -> rich.table.Table:
         title_justify="left",
         caption_justify="left",
     )
-    for column in table.columns:
-        drawn.add_column(rich.text.Text(column.title), justify="left" if _left(column) else "right")
+    # On a terminal, width is dear: what is equal or empty is not repeated.
+    kept = [
+        i
+        for i, column in enumerate(table.columns)
+        if column.key not in table.heading
+        and any(
+            row.cells.get(column.key) not in (None, "", 0 if column.quiet else None)
+            for row in table.rows
+        )
+    ]
+    for i in kept:
+        column = table.columns[i]
+        drawn.add_column(
+            rich.text.Text(column.title),
+            justify="left" if _left(column) else "right",
+            overflow="fold",
+            no_wrap=not _left(column),
+        )
+    above: list[str] = []
     for i, row in enumerate(table.rows):
         # Text, not str: "[" would be markup.
         cells = [rich.text.Text(text) for text in table.texts(row)]
+        heads = [
+            cells[j].plain
+            for key in table.heading
+            for j, column in enumerate(table.columns)
+            if column.key == key and cells[j].plain != DASH
+        ]
+        if heads != above:
+            drawn.add_row(rich.text.Text(", ".join(heads)), style="bold cyan")
+            above = heads
         following = table.rows[i + 1] if i + 1 < len(table.rows) else None
         drawn.add_row(
-            *cells,
+            *(cells[j] for j in kept),
             style="bold" if row.strong else None,
             end_section=following is not None and following.rule,
         )
