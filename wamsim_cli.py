@@ -342,23 +342,25 @@ def merge_command(
 @app.command(name="doctor")
 def doctor_command(cache: Cache = None, libero_assets: Assets = None) -> None:
     """Check this machine: OpenGL, versions, assets, GPU, cache; say what to do."""
-    from envs.doctor import checks
+    from envs.doctor import Setup, checks
 
+    resources = _resources(cache, libero_assets)
+    setup = Setup(
+        cache_dir=resources.cache_dir,
+        libero_assets=resources.libero_assets,
+        workers=resources.workers,
+    )
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table("", "check", "found", "what to do", box=None)
     worst = "ok"
-    for check in checks(_resources(cache, libero_assets)):
+    for check in checks(setup):
         table.add_row(
             f"[{colours[check.status]}]{check.status}[/]",
             check.name,
             escape(check.found),
             escape(check.advice),
         )
-        worst = (
-            check.status
-            if list(colours).index(check.status) > list(colours).index(worst)
-            else worst
-        )
+        worst = max(worst, check.status, key=list(colours).index)
     console.print(table)
     raise typer.Exit(1 if worst == "fail" else 0)
 

@@ -17,8 +17,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.shared_memory import SharedMemory
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -36,7 +37,7 @@ from wamsim.messages import Began, Failed, Lost, Ran, Reply, View
 
 @dataclass(kw_only=True)
 class _Remote:
-    process: mp.process.BaseProcess
+    process: BaseProcess
     pipe: Connection
     shared: SharedMemory | None
     busy: deque[int]  # slots (global numbers) with a message under way, oldest first
@@ -57,10 +58,7 @@ class Pool(VectorEnv):
             are shared out.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {
-        "autoreset_mode": AutoresetMode.DISABLED,
-        "render_modes": [],
-    }
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}  # noqa: RUF012
 
     def __init__(
         self,
@@ -156,7 +154,7 @@ class Pool(VectorEnv):
             WorkerLost: A worker died and none can be started in its place.
         """
         if self._lost:
-            found = list(self._lost)
+            found: list[Reply] = [*self._lost]
             self._lost.clear()
             return found
         pipes = {remote.pipe: i for i, remote in enumerate(self._remotes)}

@@ -1,12 +1,10 @@
 """Every task as a Gymnasium environment: ids ``wamsim/<suite>-<task index>-v<version>``.
 
     import gymnasium
-    import envs.registration  # registers; imports no simulator
+    import wamsim  # registers; imports no simulator
     env = gymnasium.make("wamsim/libero_spatial-0-v1")
 
-``gymnasium.make("envs.registration:wamsim/libero_spatial-0-v1")`` does without the import.
-Gymnasium 1.0 took out the entry-point group "gymnasium.envs" (release notes of v1.0.0a1,
-"Removing the plugin system"), so no package can register before it is imported.
+``gymnasium.make("wamsim:wamsim/libero_spatial-0-v1")`` does without the import.
 """
 
 from __future__ import annotations
@@ -74,6 +72,3 @@ def register() -> None:
                     # The environment truncates at its task's step limit by itself.
                     max_episode_steps=None,
                 )
-
-
-register()

@@ -9,6 +9,7 @@ geoms hidden, at most 1000 geoms, the model's own offscreen buffer.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -20,10 +21,10 @@ from wamsim.errors import RenderingUnavailable
 MAX_GEOMS = 1000  # robosuite 1.4.0, MjRenderContext
 HIDDEN_GROUP = 5  # a geom group that no scene of ours draws
 
-_context: mujoco.gl_context.GLContext | None = None
+_context: Any = None
 
 
-def gl_context() -> mujoco.gl_context.GLContext:
+def gl_context() -> Any:
     """Give this process's one OpenGL context, made on first use and kept.
 
     Raises:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -47,6 +48,22 @@ class Glimpse:
     seen_qpos: Array
     lit: tuple[bool, ...]
     robot_state: Array
+
+
+# qpos, qvel, time, warm start, controls: all that mj_step reads
+_FULL_STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """All that the next step of a simulation depends on; opaque, for `Simulation.restore`."""
+
+    physics: Array
+    fixtures: Mapping[str, Pose]
+    controller: tuple[NDArray[Any], ...]
+    glimpse: Glimpse
+    lit: tuple[bool, ...]
+    steps: int
 
 
 class _Indices:
@@ -174,18 +191,44 @@ class Simulation:
         self._read_robot_state()
         return self.glimpse()
 
-    def restore(self, state: Array, fixtures: Mapping[str, Pose], glimpse: Glimpse) -> None:
-        """Put a recorded state back for looking at it (not for stepping on from it)."""
-        nq = self.scene.model.nq
-        self.fixtures = fixtures
-        self.scene.set_fixtures(fixtures)
-        self.data.time = state[0]
-        self.data.qpos[:] = state[1 : 1 + nq]
-        self.data.qvel[:] = state[1 + nq :]
-        mujoco.mj_forward(self.scene.model, self.data)
-        self._seen[:] = glimpse.seen_qpos
-        self._robot_state[:] = glimpse.robot_state
-        self.lit = glimpse.lit
+    # --------------------------------------------------------------- snapshots
+
+    def snapshot(self) -> Snapshot:
+        """Everything that the next step depends on; see `restore`."""
+        model, data = self.scene.model, self.data
+        physics = np.empty(mujoco.mj_stateSize(model, _FULL_STATE))
+        mujoco.mj_getState(model, data, physics, _FULL_STATE)
+        return Snapshot(
+            physics=physics,
+            fixtures=dict(self.fixtures),
+            controller=tuple(part.copy(order="K") for part in self._controller_parts()),
+            glimpse=self.glimpse(),
+            lit=self.lit,
+            steps=self.steps,
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this scene; steps from there repeat bit for bit.
+
+        Until the next step, `success` sees the scene freshly computed from the restored
+        positions, where a step leaves it as of its last substep.
+        """
+        model, data = self.scene.model, self.data
+        self.fixtures = snapshot.fixtures
+        self.scene.set_fixtures(self.fixtures)
+        mujoco.mj_setState(model, data, snapshot.physics, _FULL_STATE)
+        mujoco.mj_forward(model, data)
+        # the pass above moved the solver's warm start
+        mujoco.mj_setState(model, data, snapshot.physics, _FULL_STATE)
+        for part, kept in zip(self._controller_parts(), snapshot.controller, strict=True):
+            part[...] = kept
+        self._seen[:] = snapshot.glimpse.seen_qpos
+        self._robot_state[:] = snapshot.glimpse.robot_state
+        self._seen_lit, self.lit = snapshot.glimpse.lit, snapshot.lit
+        self.steps = snapshot.steps
+
+    def _controller_parts(self) -> tuple[NDArray[Any], ...]:
+        return (self._fresh, self.fingers, self._goal_pos, self._goal_mat, *self._controller)
 
     def _read_controller(self) -> None:
         data, at = self.data, self._at

@@ -68,7 +68,8 @@ class ImageSteps:
         if self.crop_before is not None:
             image = _centre_crop(image, self.crop_before)
         if self.size is not None:
-            image = image.resize(self.size[::-1], _FILTERS[self.resample])
+            height, width = self.size
+            image = image.resize((width, height), _FILTERS[self.resample])
         if self.crop_area is not None:
             whole = image.size
             image = _centre_crop(image, float(np.sqrt(self.crop_area)))

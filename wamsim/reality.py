@@ -67,26 +67,38 @@ class Reality:
         return cls(cast(Imaginer, policy), spec, options.batch)
 
     def remember(
-        self, imagined: Imagined, row: int, galleries: Sequence[Gallery], step: int
+        self,
+        imagined: Imagined | None,
+        row: int,
+        galleries: Sequence[Gallery],
+        step: int,
+        *,
+        batch: int,
     ) -> Foreseen:
         """Keep one row of what a policy imagined, with the present as it is now.
 
         Raises:
-            PolicyFault: The latents do not have the promised shape.
+            PolicyFault: Nothing was imagined, or not in the promised shape.
         """
+        if imagined is None:
+            raise PolicyFault(
+                f"policy {self._policy.card.name!r} promises imagination but returned none at "
+                f"step {step}"
+            )
         spec = self.spec
         latents = np.asarray(imagined.latents)
-        expected = (len(spec.horizons), *spec.latent_shape)
-        if latents.shape[1:] != expected:
+        self._check_shape("imagined latents", latents, batch)
+        frames = imagined.frames
+        if frames is not None and frames.shape[:2] != (batch, len(spec.horizons)):
             raise PolicyFault(
-                f"policy {self._policy.card.name!r} imagined latents of shape {latents.shape[1:]} "
-                f"per row, but its card promises {expected}"
+                f"policy {self._policy.card.name!r} imagined frames of shape {frames.shape}, but "
+                f"its card promises {batch} rows of {len(spec.horizons)}"
             )
         past = [min(o, 0) for o in spec.frame_offsets]
         return Foreseen(
             step=step,
             latents=latents[row].copy(),
-            frames=None if imagined.frames is None else imagined.frames[row].copy(),
+            frames=None if frames is None else frames[row].copy(),
             real=None,
             still=self._frames(galleries, [step + o for o in past]),
             executed=np.zeros(len(spec.horizons), bool),
@@ -129,5 +141,15 @@ class Reality:
         for first in range(0, len(rows), self._batch):
             part = list(rows[first : first + self._batch])
             padded = gallery.stack_rows(part, self._batch)
-            out.extend(np.asarray(self._policy.encode(padded))[: len(part)])
+            latents = np.asarray(self._policy.encode(padded))
+            self._check_shape("encode() gave latents", latents, self._batch)
+            out.extend(latents[: len(part)])
         return np.stack(out).astype(np.float16)
+
+    def _check_shape(self, what: str, latents: NDArray[Any], batch: int) -> None:
+        expected = (batch, len(self.spec.horizons), *self.spec.latent_shape)
+        if latents.shape != expected:
+            raise PolicyFault(
+                f"policy {self._policy.card.name!r}: {what} of shape {latents.shape}, but its "
+                f"card promises {expected} (batch, horizons, latent)"
+            )

@@ -240,10 +240,10 @@ class Rollout:
         actions = checked_actions(card, prediction, batch)
         for row, (number, episode) in enumerate(zip(numbers, rows, strict=True)):
             episode.asked(row, prediction, latency)
-            if self._reality and prediction.imagined is not None:
+            if self._reality:
                 episode.foreseen.append(
                     self._reality.remember(
-                        prediction.imagined, row, episode.galleries, episode.steps
+                        prediction.imagined, row, episode.galleries, episode.steps, batch=batch
                     )
                 )
             task = episode.job.task

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.goals import parse
+from envs.goals import Predicate, parse
 from envs.scene import Scene
 from policies.oracle import motion
 from policies.oracle.config import OracleConfig
@@ -17,9 +17,10 @@ from policies.oracle.geometry import Array, Pose, rotation_vector
 from policies.oracle.memory import Memory
 from policies.oracle.motion import Reference, Waypoint
 from policies.oracle.planner import PLACING, Subgoal, plan
-from policies.oracle.skills.base import DONE, Progress, Skill
+from policies.oracle.skills.base import DONE, MOVING, Progress, Skill
 from policies.oracle.skills.carrying import Carrying
-from policies.oracle.skills.moving import MOVING, Moving
+from policies.oracle.skills.moving import Moving
+from policies.oracle.skills.pushing import Pushing
 from policies.oracle.view import View
 from wamsim.contracts import Observation, PolicyCard, Prediction, PrivilegedState
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
@@ -35,10 +36,18 @@ class _Stage:
         self.view = View(scene)
         carrying = Carrying(self.view)
         moving = Moving()
-        self.skills: dict[str, Skill] = {
+        self._pushing = Pushing(self.view)
+        self._skills: dict[str, Skill] = {
             "On": carrying, "In": carrying,
             "Open": moving, "Close": moving, "TurnOn": moving, "TurnOff": moving,
         }  # fmt: skip
+
+
+    def skill(self, goal: Predicate) -> Skill:
+        """The skill that serves a predicate."""
+        if self._pushing.suits(self.view, goal):
+            return self._pushing
+        return self._skills[goal.name]
 
 
 class Oracle:
@@ -122,7 +131,7 @@ class Oracle:
             if at >= len(memory.subgoals):
                 return memory  # all holds: stand still
             memory = replace(memory, at=at, progress=_fresh(memory.subgoals, at))
-        skill = stage.skills[memory.subgoals[memory.at].predicate.name]
+        skill = stage.skill(memory.subgoals[memory.at].predicate)
         progress = memory.progress
         # A script that lost its point ends before its last waypoint: letting go is not losing.
         under_way = memory.index < len(memory.waypoints)
@@ -139,7 +148,7 @@ class Oracle:
             memory = replace(memory, at=at)
             if at >= len(memory.subgoals):
                 return replace(memory, progress=progress)
-            skill = stage.skills[memory.subgoals[at].predicate.name]
+            skill = stage.skill(memory.subgoals[at].predicate)
         goal = memory.subgoals[memory.at].predicate
         script = skill.proceed(view, goal, progress)
         return replace(

@@ -11,6 +11,7 @@ from policies.oracle.motion import Waypoint
 from policies.oracle.view import View
 
 START = "start"  # nothing done yet, or all to be done again
+MOVING = "moving"  # what moves without being held; ends as soon as the predicate holds
 DONE = "done"  # the skill has nothing more to do; the predicate decides
 
 

@@ -13,12 +13,11 @@ from policies.oracle.motion import CLOSED, OPEN, Waypoint
 from policies.oracle.parts import Hold, Part, carried_along, holds, part_of
 from policies.oracle.planner import jointed
 from policies.oracle.routes import over
-from policies.oracle.skills.base import DONE, START, Failure, Progress, Script
+from policies.oracle.skills.base import DONE, MOVING, Failure, Progress, Script
 from policies.oracle.view import View
 from wamsim.errors import PolicyFault
 
 WAYS = {"Open": "open", "Close": "close", "TurnOn": "turn_on", "TurnOff": "turn_off"}
-MOVING = "moving"  # the part is under way; ends as soon as the predicate holds
 BEFORE = 0.06  # metres before its hold where the hand stops being in a hurry
 LEAVE = 0.07
 CLOSING = 7
@@ -115,6 +114,3 @@ def _joint(view: View, joints: tuple[str, ...], threshold: Threshold) -> str:
         if not threshold.holds(view.world.joint(joint)):
             return joint
     return joints[0]
-
-
-__all__ = ["MOVING", "START", "Moving"]

@@ -58,7 +58,7 @@ def find_place(
     """
     thing = view.scene.thing(goal.args[0])
     best: Place | None = None
-    for drop in (False, True) if thorough else (False,):
+    for drop in (False, True) if thorough and goal.name == "In" else (False,):
         for spot in _spots(view, goal, shared):
             for hand_rot, cost in _turns(view, spot, held):
                 if best is not None and cost >= best.cost:
@@ -107,7 +107,7 @@ def _spots(view: View, goal: Predicate, shared: bool) -> Iterator[Array]:
         half = _half(region, rotation)[:2]
     # Rings around the centre, by their share of the way to the edge; where others will
     # come as well, the middle is the last choice.
-    for share in (0.5, 0.7, 0.3, 0.0) if shared else (0.0, 0.35, 0.65):
+    for share in (0.65, 0.8, 0.5, 0.3, 0.0) if shared else (0.0, 0.35, 0.65):
         for angle in np.arange(8 if share else 1) * np.pi / 4:
             yield centre + np.array([*(share * half * [np.cos(angle), np.sin(angle)]), 0.0])
 

@@ -1,0 +1,461 @@
+"""The closed loop on slots that count: outcomes, arrays, mishaps, order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doubles import (
+    CountingPolicy,
+    Mishap,
+    Watcher,
+    card,
+    key,
+    open_folder,
+    pool_for,
+    roll,
+    sees,
+    task,
+    untimed,
+)
+
+from wamsim import seeding
+from wamsim.contracts import Observation, Outcome, Prediction
+from wamsim.conventions import DELTA_EEF_GRIPPER_OPEN_POSITIVE
+from wamsim.episode import Episode, arrays_equal
+from wamsim.errors import AssetsMissing, PolicyFault, UnknownName
+from wamsim.in_progress import Job, JobQueue
+
+ERROR, FAILURE, SUCCESS = Outcome.ERROR, Outcome.FAILURE, Outcome.SUCCESS
+
+
+def _one(tmp_path: Path, policy: CountingPolicy, **pool) -> Episode:
+    (episode,) = roll(tmp_path / "run", policy, pool_for(policy.card, **pool)).values()
+    return episode
+
+
+def _end(episode: Episode) -> tuple[Outcome, str | None, int, int | None]:
+    r = episode.record
+    return r.outcome, r.reason, r.steps, r.success_step
+
+
+# -------------------------------------------------------------------------- outcomes
+
+
+def test_success_in_the_middle_of_a_chunk_cuts_everything_there(tmp_path: Path) -> None:
+    policy = CountingPolicy(card(execute=4, predicts_value=True))
+    episode = _one(tmp_path, policy, success={0: 7})
+    assert _end(episode) == (SUCCESS, None, 7, 7)
+    a = episode.arrays
+    assert a["query_steps"].tolist() == [0, 4]
+    assert a["value"].tolist() == [0.0, np.float32(0.04)]
+    assert a["actions"].dtype == np.float32
+    assert a["actions"].shape == (7, 7)
+    assert a["actions"][:, 0] == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07])
+    assert a["states"].tolist() == [[s * 0.05, s, 0] for s in range(8)]  # time, qpos, qvel
+    assert a["seen_qpos"][:, 0].tolist() == [s + 0.5 for s in range(8)]
+    assert a["robot_state"].tolist() == [[s, 0] for s in range(8)]
+    assert a["lit"][:, 0].tolist() == [False, True] * 4
+    assert sorted(a) == [
+        "actions", "lit", "query_steps", "robot_state", "seen_qpos", "states", "timing_act_s",
+        "value",
+    ]  # fmt: skip
+    assert a["timing_act_s"].shape == (2,)
+
+
+def test_the_step_limit_is_a_failure_and_shortens_the_last_chunk(tmp_path: Path) -> None:
+    policy = CountingPolicy(card(execute=4))
+    pool = pool_for(policy.card, tasks=[task(max_steps=10)])
+    (episode,) = roll(tmp_path / "run", policy, pool).values()
+    assert _end(episode) == (FAILURE, "step limit 10", 10, None)
+    assert [len(sent.actions) for sent in pool.sent] == [4, 4, 2]
+    assert len(episode.arrays["actions"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("goal", "outcome"), [(9, SUCCESS), (10, SUCCESS), (11, FAILURE), (1, SUCCESS)]
+)
+def test_a_goal_at_the_last_step_counts(tmp_path: Path, goal: int, outcome: Outcome) -> None:
+    episode = _one(tmp_path, CountingPolicy(card()), tasks=[task(max_steps=10)], success={0: goal})
+    assert episode.record.outcome is outcome
+    assert episode.record.steps == min(goal, 10)
+
+
+def _poison(value: float, at_step: int, place: int) -> Callable[[Observation, Prediction], object]:
+    def alter(obs: Observation, answer: Prediction) -> Prediction:
+        rows = obs.valid & (obs.step == at_step)
+        answer.actions[rows, place, 6] = value
+        return answer
+
+    return alter
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_non_finite_action_is_the_policys_failure(tmp_path: Path, value: float) -> None:
+    policy = CountingPolicy(card(execute=2), _poison(value, 4, 1))
+    episode = _one(tmp_path, policy)
+    reason = "the policy returned a non-finite action at step 4"
+    assert _end(episode) == (FAILURE, reason, 4, None)
+    assert episode.arrays["query_steps"].tolist() == [0, 2, 4]  # asked three times
+    assert len(episode.arrays["actions"]) == 4
+    assert np.isfinite(episode.arrays["actions"]).all()
+    assert len(episode.arrays["states"]) == 5
+
+
+def test_a_non_finite_action_that_is_not_run_harms_nobody(tmp_path: Path) -> None:
+    policy = CountingPolicy(card(execute=2, horizon=4), _poison(np.nan, 4, 2))
+    assert _end(_one(tmp_path, policy)) == (FAILURE, "step limit 10", 10, None)
+
+
+def test_a_non_finite_row_leaves_the_others_alone(tmp_path: Path) -> None:
+    def alter(obs: Observation, answer: Prediction) -> Prediction:
+        answer.actions[obs.slot == 1] = np.nan
+        return answer
+
+    policy = CountingPolicy(card(cameras=("front",)), alter)
+    found = roll(
+        tmp_path / "run", policy, pool_for(policy.card, slots=2), [key(i) for i in range(3)]
+    )
+    ends = {k.index: _end(e)[1:3] for k, e in found.items()}
+    # Slot 0 is kept by trial 0; trial 1 fails at once, and so does trial 2 after it.
+    reason = "the policy returned a non-finite action at step 0"
+    assert ends == {0: ("step limit 10", 10), 1: (reason, 0), 2: (reason, 0)}
+    assert found[key(1)].arrays["actions"].shape == (0, 7)
+
+
+def test_a_crash_in_the_simulator_is_an_error_and_the_slot_goes_on(tmp_path: Path) -> None:
+    policy, watcher = CountingPolicy(card()), Watcher()
+    mishaps = {(0, 1): Mishap(0, "failed"), (1, 1): Mishap(5, "failed")}
+    pool = pool_for(policy.card, mishaps=mishaps)
+    found = roll(
+        tmp_path / "run", policy, pool, [key(i) for i in range(3)], watcher=watcher
+    )  # fmt: skip
+    assert _end(found[key(0)]) == (ERROR, "it tripped", 0, None)
+    assert found[key(0)].arrays == {}  # it never began
+    assert _end(found[key(1)]) == (ERROR, "it tripped", 4, None)  # the chunk 5..6 is gone
+    assert len(found[key(1)].arrays["states"]) == 5
+    assert len(found[key(1)].arrays["actions"]) == 4
+    assert _end(found[key(2)]) == (FAILURE, "step limit 10", 10, None)
+    assert [k.index for _, k, _ in pool.began] == [0, 1, 2]  # a crash is not tried again
+    assert len(watcher.sentences) == 2
+    assert "it tripped" in watcher.sentences[0]
+
+
+def test_what_the_user_must_mend_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
+    policy = CountingPolicy(card())
+    missing = AssetsMissing("the bowl is not in /nowhere; download it")
+    mishaps = {(1, 1): Mishap(0, "failed", missing)}
+    pool = pool_for(policy.card, mishaps=mishaps)
+    with pytest.raises(AssetsMissing, match="download it"):
+        roll(tmp_path / "run", policy, pool, [key(0), key(1), key(2)])
+    with open_folder(tmp_path / "run") as folder:
+        assert list(folder.finished().episodes) == [key(0)]
+
+
+# ---------------------------------------------------------------------- lost workers
+
+
+def _keys(count: int) -> list:
+    return [key(i) for i in range(count)]
+
+
+@pytest.mark.parametrize("at", [0, 1, 5])
+def test_an_episode_whose_worker_died_runs_once_more(tmp_path: Path, at: int) -> None:
+    made = card(cameras=("front",), frame_offsets=(-1, 0), imagines=sees((2,)))
+    undisturbed = roll(
+        tmp_path / "calm", CountingPolicy(made), pool_for(made, imagine=True), _keys(3)
+    )
+    watcher = Watcher()
+    pool = pool_for(made, imagine=True, mishaps={(1, 1): Mishap(at)})
+    found = roll(tmp_path / "run", CountingPolicy(made), pool, _keys(3), watcher=watcher)
+    assert [(e.record.attempt, e.record.outcome) for e in found.values()] == [
+        (1, FAILURE), (2, FAILURE), (1, FAILURE),
+    ]  # fmt: skip
+    for k, episode in found.items():
+        assert arrays_equal(episode, undisturbed[k]) == []
+    assert [k.index for _, k, _ in pool.began] == [0, 1, 1, 2]
+    assert watcher.sentences == [f"{key(1)}: worker died; running it again"]
+
+
+def test_an_episode_whose_worker_died_twice_is_an_error(tmp_path: Path) -> None:
+    watcher = Watcher()
+    policy = CountingPolicy(card())
+    pool = pool_for(policy.card, mishaps={(0, 1): Mishap(3), (0, 2): Mishap(5)})
+    found = roll(tmp_path / "run", policy, pool, _keys(2), watcher=watcher)
+    assert _end(found[key(0)]) == (ERROR, "worker died, in 2 attempts", 4, None)
+    assert found[key(0)].record.attempt == 2
+    assert found[key(1)].record.outcome is FAILURE
+    assert [k.index for _, k, _ in pool.began] == [0, 0, 1]
+    assert watcher.sentences[1] == f"{key(0)}: worker died, twice; recorded as an error"
+
+
+def test_a_lost_worker_takes_its_other_slots_along_and_no_more(tmp_path: Path) -> None:
+    policy = CountingPolicy(card())
+    pool = pool_for(policy.card, workers=2, slots=2, mishaps={(0, 1): Mishap(5)})
+    found = roll(tmp_path / "run", policy, pool, _keys(4))
+    attempts = {k.index: e.record.attempt for k, e in found.items()}
+    assert attempts == {0: 2, 1: 2, 2: 1, 3: 1}  # slots 0 and 1 are worker 0's
+    assert all(e.record.steps == 10 for e in found.values())
+
+
+def test_a_resumed_run_repairs_errors(tmp_path: Path) -> None:
+    policy = CountingPolicy(card())
+    mishaps = {(0, 1): Mishap(3), (0, 2): Mishap(5)}
+    roll(tmp_path / "run", policy, pool_for(policy.card, mishaps=mishaps), _keys(2))
+    with open_folder(tmp_path / "run") as folder:
+        assert list(folder.finished().episodes) == [key(1)]
+    found = roll(tmp_path / "run", policy, pool_for(policy.card), [key(0)])
+    assert [(e.record.outcome, e.record.attempt) for e in found.values()] == [(FAILURE, 1)] * 2
+
+
+# ------------------------------------------------------------------------------ order
+
+
+def test_jobs_keep_a_worker_on_its_scene() -> None:
+    def job(scene: str, index: int) -> Job:
+        return Job(key(index, scene), task(scene, scene_id=scene))
+
+    queue = JobQueue(
+        [job("a", 0), job("a", 1), job("a", 2), job("b", 0), job("c", 0), job("c", 1), job("a", 3)]
+    )
+    order = []
+    for worker in (0, 1, 0, 1, 2, 2, 2, 0):
+        got = queue.next(worker)
+        order.append((worker, f"{got.key.task}{got.key.index}" if got else None))
+    assert order == [
+        (0, "a0"),  # the first scene in planned order
+        (1, "b0"),  # the next one that nobody works on
+        (0, "a1"),
+        (1, "c0"),  # b is empty
+        (2, "a2"),  # no scene is free: where most is left (a 2, c 1)
+        (2, "a3"),
+        (2, "c1"),  # a is empty; c is left
+        (0, None),
+    ]
+
+
+def test_slots_of_a_worker_share_its_scene(tmp_path: Path) -> None:
+    tasks = [task(name, scene_id=name) for name in ("a", "b")]
+    policy = CountingPolicy(card())
+    pool = pool_for(policy.card, tasks=tasks, workers=2, slots=2)
+    keys = [key(i, name) for name in ("a", "b") for i in range(4)]
+    roll(tmp_path / "run", policy, pool, keys)
+    by_worker = {w: {k.task for s, k, _ in pool.began if s // 2 == w} for w in (0, 1)}
+    assert by_worker == {0: {"a"}, 1: {"b"}}
+
+
+def test_every_episode_starts_with_the_runs_seed(tmp_path: Path) -> None:
+    policy = CountingPolicy(card())
+    pool = pool_for(policy.card, slots=3)
+    roll(tmp_path / "run", policy, pool, _keys(5), run_seed=11)
+    assert {seed for _, _, seed in pool.began} == {11}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_episode_runs_once_whatever_the_slots_order_and_mishaps(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    made = card(cameras=("front",), frame_offsets=(-3, 0), execute=3, imagines=sees((1, 3)))
+    tasks = [task(name, scene_id=name) for name in ("a", "b", "c")]
+    keys = [key(i, t.name) for t in tasks for i in range(5)]
+    success = {2: 5, 3: 1}
+    calm = roll(
+        tmp_path / "calm", CountingPolicy(made),
+        pool_for(made, imagine=True, tasks=tasks, success=success), keys, batch=4,
+    )  # fmt: skip
+    workers, slots = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    pool = pool_for(
+        made, imagine=True, tasks=tasks, success=success, workers=workers, slots=slots,
+        shuffle=seed, mishaps={(4, 1): Mishap(int(rng.integers(0, 9)))} if slots == 1 else {},
+    )  # fmt: skip
+    watcher = Watcher()
+    found = roll(tmp_path / "run", CountingPolicy(made), pool, keys, batch=4, watcher=watcher)
+    assert Counter(r.key for r in watcher.records) == Counter(keys)
+    assert found.keys() == calm.keys()
+    for k, episode in found.items():
+        assert arrays_equal(episode, calm[k]) == []
+        record, arrays = untimed(episode)
+        expected, expected_arrays = untimed(calm[k])
+        assert dataclasses.replace(record, attempt=1) == expected
+        assert arrays == expected_arrays
+
+
+def test_the_policy_is_asked_when_half_of_the_slots_wait(tmp_path: Path) -> None:
+    stepping: list[tuple[int, int]] = []
+
+    def alter(obs: Observation, answer: Prediction) -> Prediction:
+        stepping.append((int(obs.valid.sum()), len(pool._replies)))
+        return answer
+
+    policy = CountingPolicy(card(row_batch=False), alter)
+    pool = pool_for(policy.card, slots=6, shuffle=4)
+    roll(tmp_path / "run", policy, pool, _keys(12))
+    assert all(waiting >= under_way for waiting, under_way in stepping)
+    assert any(under_way for _, under_way in stepping)  # the others step meanwhile
+
+
+# ------------------------------------------------------------- frames, against a naive plan
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_shown_is_what_a_gallery_that_keeps_everything_shows(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    execute = int(rng.integers(1, 7))
+    history = sorted({0, *(-rng.integers(1, 15, rng.integers(0, 4))).tolist()})
+    offsets = sorted({0, *rng.integers(-7, 9, rng.integers(1, 5)).tolist()})
+    horizons = tuple(o for o in offsets if o > 0) or (1,)
+    spec = sees(
+        horizons,
+        frame_offsets=tuple(offsets),
+        cameras=("front",) if rng.random() < 0.5 else ("wrist",),
+        latent_shape=(len(offsets),),
+    )
+    made = card(
+        cameras=("front",), frame_offsets=tuple(history), execute=execute, horizon=8, imagines=spec
+    )
+    limit = int(rng.integers(1, 25))
+    goal = int(rng.integers(1, 30))
+    last = min(goal, limit)
+
+    class Diarist(CountingPolicy):
+        def _imagined(self, obs: Observation):
+            imagined = super()._imagined(obs)
+            latents = np.repeat(imagined.latents, len(offsets), axis=-1)
+            return dataclasses.replace(imagined, latents=latents)
+
+        def encode(self, frames: np.ndarray) -> np.ndarray:  # all frames' steps, per horizon
+            return np.repeat(frames[:, None, :, 0, 0, 0, 0], len(horizons), axis=1)
+
+    policy = Diarist(made)
+    pool = pool_for(made, imagine=True, tasks=[task(max_steps=limit)], success={0: goal})
+    (episode,) = roll(tmp_path / "run", policy, pool, batch=2).values()
+
+    queries = range(0, last, execute)
+    assert episode.arrays["query_steps"].tolist() == list(queries)
+    for query, obs in zip(queries, policy.seen, strict=True):
+        shown = obs.frames["front"][0, :, 0, 0, 0].tolist()
+        assert shown == [max(query + o, 0) for o in history]
+
+    real = episode.arrays["real_latents"][:, 0]  # [Q, T]
+    still = episode.arrays["still_latents"][:, 0]
+    executed = episode.arrays["imagined_executed"]
+    for q, query in enumerate(queries):
+        now = min(query + execute, last)
+        assert executed[q].tolist() == [query + h <= now for h in horizons]
+        assert still[q].tolist() == [max(query + min(o, 0), 0) for o in offsets]
+        for t, offset in enumerate(offsets):
+            if query + offset <= now and offset <= execute:
+                assert real[q, t] == max(query + offset, 0)
+            else:  # cut short: the latest frame that was drawn stands in, never a later one
+                assert query <= real[q, t] <= now
+
+
+# --------------------------------------------------------------------- what is refused
+
+
+def _faulty(alter: Callable[[Prediction], Prediction]) -> CountingPolicy:
+    return CountingPolicy(
+        card(), lambda obs, answer: alter(answer) if (obs.step == 4).any() else answer
+    )
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda p: dataclasses.replace(p, actions=p.actions[:, :3]),
+        lambda p: dataclasses.replace(p, actions=p.actions.astype(np.int32)),
+        lambda p: dataclasses.replace(p, memory=[None]),
+    ],
+    ids=["short chunk", "integers", "memory of one row"],
+)
+def test_a_broken_promise_stops_the_run_and_keeps_what_is_done(tmp_path: Path, alter) -> None:
+    policy = _faulty(alter)
+    pool = pool_for(policy.card, success={0: 2})
+    with pytest.raises(PolicyFault, match="finished episodes are safe"):
+        roll(tmp_path / "run", policy, pool, _keys(2))
+    with open_folder(tmp_path / "run") as folder:
+        assert list(folder.finished().episodes) == [key(0)]
+
+
+def test_nothing_starts_when_policy_and_task_do_not_fit(tmp_path: Path) -> None:
+    policy = CountingPolicy(card(cameras=("frnt",)))
+    pool = pool_for(policy.card)
+    with pytest.raises(UnknownName, match=r"Did you mean 'front'"):
+        roll(tmp_path / "run", policy, pool)
+    assert pool.began == []
+
+
+def test_actions_are_sent_and_kept_in_the_suites_convention(tmp_path: Path) -> None:
+    def alter(_: Observation, answer: Prediction) -> Prediction:
+        answer.actions[..., 6] = 0.5  # opens, says the policy
+        return answer
+
+    policy = CountingPolicy(card(action=DELTA_EEF_GRIPPER_OPEN_POSITIVE), alter)
+    pool = pool_for(policy.card)
+    (episode,) = roll(tmp_path / "run", policy, pool).values()
+    sent = np.concatenate([s.actions for s in pool.sent])
+    assert (sent[:, 6] == -0.5).all()  # the suite closes with +1
+    assert np.array_equal(episode.arrays["actions"], sent)
+    assert sent.dtype == np.float32
+    assert sent[:, 0] == pytest.approx(np.arange(1, 11) / 100)  # the arm is left alone
+
+
+def test_double_precision_actions_are_taken(tmp_path: Path) -> None:
+    policy = CountingPolicy(
+        card(), lambda _, a: dataclasses.replace(a, actions=a.actions.astype(np.float64))
+    )
+    assert _one(tmp_path, policy).arrays["actions"].dtype == np.float32
+
+
+# ------------------------------------------------------------------------ what is kept
+
+
+def test_the_record_says_what_happened(tmp_path: Path) -> None:
+    policy = CountingPolicy(card(privileged=True))
+    tasks = [task(stand_in_visuals=True, settle_steps=4, instruction="do it")]
+    pool = pool_for(policy.card, tasks=tasks, success={7: 3})
+    (episode,) = roll(tmp_path / "run", policy, pool, [key(7)], run_seed=5).values()
+    r = episode.record
+    assert (r.key, r.run_seed, r.instruction, r.policy) == (key(7), 5, "do it", "counting")
+    assert r.initial_state == 2  # trial 7 of 5 initial states
+    assert (r.suite_version, r.attempt) == (3, 1)
+    assert (r.stand_in_visuals, r.privileged) == (True, True)
+    assert r.seeds == {
+        "fixtures": seeding.derive(5, key(7), "fixtures"),
+        "policy@0": seeding.policy_seed(5, key(7), 0),
+    }
+    assert r.fixtures == {"shelf": ((7.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))}
+    assert r.notes == {"settle_steps": 4}
+    assert r.timings["wall_s"] >= r.timings["latency_s"] >= 0
+    assert r.timings["latency_s"] == pytest.approx(episode.arrays["timing_act_s"].mean())
+
+
+def test_named_parts_of_the_latency_are_kept_per_query(tmp_path: Path) -> None:
+    policy = CountingPolicy(
+        card(execute=4),
+        lambda obs, a: dataclasses.replace(a, timings={"vision": 0.1 + int(obs.step[0])}),
+    )
+    arrays = _one(tmp_path, policy).arrays
+    assert arrays["timing_vision_s"].tolist() == [0.1, 4.1, 8.1]
+
+
+def test_watchers_hear_of_every_step_and_episode(tmp_path: Path) -> None:
+    watcher = Watcher()
+    policy = CountingPolicy(card())
+    pool = pool_for(policy.card, slots=2, success={0: 3})
+    roll(tmp_path / "run", policy, pool, _keys(3), watcher=watcher)
+    assert sorted(r.key.index for r in watcher.records) == [0, 1, 2]
+    assert watcher.steps == 3 + 10 + 10
+
+
+def test_a_policy_without_memory_gets_none(tmp_path: Path) -> None:
+    policy = CountingPolicy(card(), lambda _, a: dataclasses.replace(a, memory=None))
+    _one(tmp_path, policy)
+    assert [o.memory[0] for o in policy.seen] == [None] * 5
