@@ -102,6 +102,12 @@ def evaluate_command(
     imagine: Annotated[
         bool, typer.Option("--imagine", help="Let policies imagine that do so only on request.")
     ] = False,
+    imagine_with: Annotated[
+        str | None, typer.Option(help="A world model that foresees beside the policy.")
+    ] = None,
+    imagine_set: Annotated[
+        list[str] | None, typer.Option("--imagine-set", help="Its options, key=value.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Rows per policy call; part of the run.")] = 4,
     workers: Workers = 0,
     slots: Annotated[int, typer.Option(min=1, help="Episodes in progress per worker.")] = 2,
@@ -127,6 +133,11 @@ def evaluate_command(
         batch=batch,
         exact=exact,
         imagine=imagine,
+        imagine_with=(
+            registry.choose_world_model(imagine_with, _options(imagine_set or []))
+            if imagine_with
+            else None
+        ),
         protocol=protocol,
         reset_mode=reset_mode,
         wording=wording,
@@ -185,14 +196,17 @@ def _recorded_seed(choice: registry.PolicyChoice) -> int:
     return int(read_run(Path(run)).config.get("seed", 0))
 
 
+LISTS = ("suites", "tasks", "policies", "world-models", "protocols")
+
+
 @app.command(name="list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="suites, tasks, policies or protocols")] = "suites",
+    what: Annotated[str, typer.Argument(help=", ".join(LISTS))] = "suites",
     suite: Annotated[str, typer.Option("--suite", "-s", help="For tasks: which suites.")] = "",
     cache: Cache = None,
     libero_assets: Assets = None,
 ) -> None:
-    """List suites, tasks, policies or protocols."""
+    """List suites, tasks, policies, world models or protocols."""
     from envs.evaluation import default_cache_dir
     from envs.scene import SuiteOptions
     from wamsim.errors import nearest
@@ -225,6 +239,12 @@ def list_command(
             family = registry.family(name)
             table.add_row(name, ", ".join(family.variants) or "-", family.summary)
         console.print(table)
+    elif what == "world-models":
+        table = Table("world model", "variants", "what it is", box=None)
+        for name in registry.world_model_names():
+            world = registry.world_model_family(name)
+            table.add_row(name, ", ".join(world.variants) or "-", world.summary)
+        console.print(table)
     elif what == "protocols":
         from envs.libero.protocols import PROTOCOLS
 
@@ -236,7 +256,7 @@ def list_command(
             )
         console.print(table)
     else:
-        raise nearest(what, ("suites", "tasks", "policies", "protocols"), kind="list")
+        raise nearest(what, LISTS, kind="list")
 
 
 @app.command(name="video")
@@ -344,7 +364,7 @@ def doctor_command(cache: Cache = None, libero_assets: Assets = None) -> None:
     """Check this machine: OpenGL, versions, assets, GPU, cache; say what to do."""
     from envs.doctor import Setup, checks
 
-    resources = _resources(cache, libero_assets)
+    resources = _resources(cache, libero_assets, workers=0)
     setup = Setup(
         cache_dir=resources.cache_dir,
         libero_assets=resources.libero_assets,

@@ -152,7 +152,7 @@ def _pool(
     with Pool(
         (suite,),
         suite_options(config, resources),
-        views=gallery.views(policy.card, imagine=False),
+        views=gallery.plan(policy.card).views,
         workers=workers,
         slots=slots,
         exact=exact,

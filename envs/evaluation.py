@@ -10,6 +10,7 @@ Training code may pass a policy object of its own (``policy=``) in place of a na
 from __future__ import annotations
 
 import dataclasses
+import enum
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,12 @@ import platformdirs
 
 from envs.pool import Pool
 from envs.scene import SuiteOptions
-from wamsim import gallery, provenance, registry
+from wamsim import provenance, registry
 from wamsim.contracts import EpisodeKey, Policy, Task
 from wamsim.errors import WamsimError, nearest
 from wamsim.fitting import check_fit
 from wamsim.registry import PolicyChoice
-from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions
+from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions, look_plan
 from wamsim.run_folder import RunFolder, config_hash
 
 
@@ -41,6 +42,7 @@ class EvalConfig:
         batch: Rows per policy call (see `RolloutOptions`).
         exact: Step with the genuine robosuite loop's solver passes.
         imagine: Ask policies that imagine on request to do so.
+        imagine_with: A world model that foresees beside the policy, or None.
         protocol: A published protocol's wait steps and step limits, or None.
         reset_mode: See `SuiteOptions`.
         wording: 0 for the tasks' own instructions, 1.. for paraphrases.
@@ -52,6 +54,7 @@ class EvalConfig:
     batch: int = 4
     exact: bool = False
     imagine: bool = False
+    imagine_with: PolicyChoice | None = None
     protocol: str | None = None
     reset_mode: str = "per_episode"
     wording: int = 0
@@ -65,16 +68,25 @@ class EvalConfig:
     def mapping(self, versions: Mapping[str, int]) -> dict[str, Any]:
         """As plain data, with the suites' versions."""
         out = dataclasses.asdict(self)
-        out["policy"] = {
-            "family": self.policy.family,
-            "variant": self.policy.variant,
-            "options": {k: _plain(v) for k, v in self.policy.options.items()},
-        }
+        out["policy"] = _chosen(self.policy)
+        out["imagine_with"] = _chosen(self.imagine_with) if self.imagine_with else None
         out["suites"] = {name: versions[name] for name in self.suites}
         return out
 
 
+def _chosen(choice: PolicyChoice) -> dict[str, Any]:
+    return {
+        "family": choice.family,
+        "variant": choice.variant,
+        "options": {k: _plain(v) for k, v in choice.options.items()},
+    }
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.value
     return str(value) if isinstance(value, Path) else value
 
 
@@ -210,9 +222,9 @@ def evaluate(
     policy = policy or registry.make_policy(config.policy)
     for task in chosen.values():
         check_fit(policy, task)
-    spec = policy.card.imagines
-    imagines = spec is not None and (config.imagine or not spec.on_request)
-    views = gallery.views(policy.card, imagine=imagines)
+    world_model = registry.make_world_model(config.imagine_with) if config.imagine_with else None
+    options = RolloutOptions(run_seed=config.seed, batch=config.batch, imagine=config.imagine)
+    views = look_plan(policy.card, options, world_model).views
     began = time.perf_counter()
     with Pool(
         config.suites,
@@ -237,8 +249,9 @@ def evaluate(
                 policy,
                 pool,
                 folder,
-                RolloutOptions(run_seed=config.seed, batch=config.batch, imagine=config.imagine),
+                options,
                 observers,
+                world_model,
             )
             rollout.accounts.startup = startup
             accounts = rollout.run(left, versions)

@@ -44,7 +44,7 @@ class Not:
     term: Goal
 
     def __str__(self) -> str:
-        return f"!{self.term}"
+        return f"!({self.term})" if isinstance(self.term, All) else f"!{self.term}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def predicates(goal: Goal) -> Iterator[Predicate]:
 
 
 _TOKEN = re.compile(r"\s*([A-Za-z_][\w.\-]*|[()&|!,])")
+_SIGNS = frozenset("()&|!,")
 
 
 def parse(text: str) -> Goal:
@@ -132,17 +133,25 @@ def _term(tokens: list[str], text: str) -> tuple[Goal, list[str]]:
         if not rest or rest[0] != ")":
             raise ValueError(f"goal {text!r}: a '(' is not closed")
         return (options[0] if len(options) == 1 else AnyOf(tuple(options))), rest[1:]
+    if head in _SIGNS:
+        raise ValueError(f"goal {text!r}: expected a predicate, found {head!r}")
     if not rest or rest[0] != "(":
         raise ValueError(f"goal {text!r}: expected '(' after {head!r}")
     args: list[str] = []
     rest = rest[1:]
-    while rest and rest[0] != ")":
-        if rest[0] != ",":
-            args.append(rest[0])
-        rest = rest[1:]
-    if not rest:
-        raise ValueError(f"goal {text!r}: a '(' is not closed")
-    return Predicate(head, tuple(args)), rest[1:]
+    while True:
+        if not rest:
+            raise ValueError(f"goal {text!r}: a '(' is not closed")
+        if rest[0] in _SIGNS:
+            raise ValueError(f"goal {text!r}: expected a name, found {rest[0]!r}")
+        args.append(rest[0])
+        after, rest = rest[1:2], rest[2:]
+        if after == [")"]:
+            break
+        if after != [","]:
+            found = f", found {after[0]!r}" if after else ""
+            raise ValueError(f"goal {text!r}: expected ',' or ')' after {args[-1]!r}{found}")
+    return Predicate(head, tuple(args)), rest
 
 
 # --------------------------------------------------------------------- definitions

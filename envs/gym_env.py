@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -23,7 +23,7 @@ from envs.runtime import Look, Simulation, shoot
 from envs.scene import Scene, SuiteOptions
 from wamsim import registry
 from wamsim.contracts import EpisodeKey, Task
-from wamsim.errors import UnknownName, nearest
+from wamsim.errors import RenderingUnavailable, UnknownName, nearest
 
 Observation = dict[str, NDArray[Any]]
 
@@ -61,6 +61,7 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         run_seed: Seed of the present episode, as ``--seed`` of an evaluation.
     """
 
+    _drawn_by: ClassVar[int | None] = None  # the process that drew first
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012  Gymnasium's type
 
     def __init__(
@@ -226,6 +227,13 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         return out
 
     def _draw(self, look: Look) -> NDArray[np.uint8]:
+        if WamsimEnv._drawn_by not in (None, os.getpid()):
+            raise RenderingUnavailable(
+                "this process was forked from one that had already drawn, and OpenGL would hang "
+                "here. Pass context='spawn' to AsyncVectorEnv (or as vector_kwargs of make_vec), "
+                "or make the vector environment before anything is drawn."
+            )
+        WamsimEnv._drawn_by = os.getpid()
         if self._painter is None:
             self._painter = Painter(self.scene)
         simulation = self._simulation

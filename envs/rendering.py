@@ -261,8 +261,8 @@ def _cone_planes(
 def _mirrors(model: mujoco.MjModel, group: NDArray[np.int32]) -> list[int]:
     """Drawn geoms in which others can be seen: MuJoCo mirrors in planes and tops of boxes."""
     kinds = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_BOX)
-    material = model.geom_matid
-    shiny = (material >= 0) & (model.mat_reflectance[material] > 0) & (group != 0)
+    reflectance = np.append(model.mat_reflectance, 0.0)  # the last: geoms without a material (-1)
+    shiny = (reflectance[model.geom_matid] > 0) & (group != 0)
     return [int(g) for g in np.flatnonzero(shiny & np.isin(model.geom_type, kinds))]
 
 

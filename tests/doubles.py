@@ -267,7 +267,7 @@ class CountingPool:
 
 def pool_for(card: PolicyCard, *, imagine: bool = False, **changes: Any) -> CountingPool:
     """A pool that looks at what a policy wants to see."""
-    return CountingPool(gallery.views(card, imagine=imagine), **changes)
+    return CountingPool(gallery.plan(card, imagine=imagine).views, **changes)
 
 
 def _state(step: int, index: int) -> np.ndarray:

@@ -8,15 +8,16 @@ from doubles import card, picture, sees
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wamsim.contracts import WorldModelCard
+from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
 from wamsim.gallery import (
     Gallery,
     Shot,
     imagination_looks,
+    plan,
     policy_looks,
-    shares_view,
     stack_frames,
     stack_rows,
-    views,
 )
 
 FRONT = ("front",)
@@ -69,7 +70,7 @@ def test_no_imagination_looks_at_nothing() -> None:
 
 def test_views_without_imagination() -> None:
     made = card(cameras=("front", "wrist"), frame_offsets=(-1, 0), depth=True)
-    (view,) = views(made, imagine=False)
+    (view,) = plan(made, imagine=False).views
     assert (view.cameras, view.size, view.capacity, view.depth) == (
         ("front", "wrist"), (2, 3), 2, True,
     )  # fmt: skip
@@ -77,10 +78,11 @@ def test_views_without_imagination() -> None:
 
 def test_imagination_through_the_same_cameras_shares_the_view() -> None:
     made = card(cameras=FRONT, execute=4, frame_offsets=(-1, 0), imagines=sees((2, 4)))
-    assert shares_view(made)
-    (view,) = views(made, imagine=True)
+    both = plan(made, imagine=True)
+    assert (both.policy, both.imagination, both.looks) == (0, 0, ((2, 3, 4),))
+    (view,) = plan(made, imagine=True).views
     assert view.capacity == 3  # local steps 2 (imagined), 3 (history), 4 (both)
-    (view,) = views(made, imagine=False)
+    (view,) = plan(made, imagine=False).views
     assert view.capacity == 2
 
 
@@ -88,18 +90,31 @@ def test_imagination_through_the_same_cameras_shares_the_view() -> None:
 def test_imagination_through_other_eyes_gets_a_view_of_its_own(changes: dict) -> None:
     spec = sees((2, 4), **changes)
     made = card(cameras=FRONT, execute=4, imagines=spec)
-    assert not shares_view(made)
-    policy, imagination = views(made, imagine=True)
+    assert plan(made, imagine=True).imagination == 1
+    policy, imagination = plan(made, imagine=True).views
     assert (policy.cameras, policy.size, policy.capacity) == (FRONT, (2, 3), 1)
     assert (imagination.cameras, imagination.size) == (spec.cameras, spec.image_size)
     assert (imagination.capacity, imagination.depth) == (2, False)
-    assert len(views(made, imagine=False)) == 1
+    assert len(plan(made, imagine=False).views) == 1
 
 
 def test_imagination_of_a_policy_that_does_not_look() -> None:
-    policy, imagination = views(card(imagines=sees((2,))), imagine=True)
+    policy, imagination = plan(card(imagines=sees((2,))), imagine=True).views
     assert policy.cameras == ()
     assert (imagination.cameras, imagination.capacity) == (FRONT, 1)
+
+
+def test_a_world_model_adds_its_own_past_and_future() -> None:
+    world = WorldModelCard(
+        name="wm", cameras=FRONT, image_size=(2, 3), past_offsets=(-5, -1, 0), future_actions=8,
+        action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE, imagines=sees((2, 4), frame_offsets=(0, 2, 4)),
+    )  # fmt: skip
+    found = plan(card(cameras=FRONT, execute=4), world=world)
+    # past -5 and -1 are local step 3 of earlier chunks, 2 and 4 the future, 4 the present
+    assert (found.policy, found.imagination, found.world) == (0, None, 0)
+    assert (found.looks, found.oldest) == (((2, 3, 4),), (-5,))
+    apart = plan(card(cameras=("wrist",), execute=4), world=world)
+    assert (apart.world, apart.looks, apart.oldest) == (1, ((4,), (2, 3, 4)), (0, -5))
 
 
 # ----------------------------------------------------------------------------- gallery

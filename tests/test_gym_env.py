@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import subprocess
 import sys
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import envs.registration
 from envs.registration import SUITES, environment_id, environment_ids
 from envs.scene import SuiteOptions
 from wamsim import registry
-from wamsim.errors import AssetsMissing, UnknownName
+from wamsim.errors import AssetsMissing, RenderingUnavailable, UnknownName
 
 LIBERO = sorted(name for name in SUITES if name.startswith("libero"))
 TABLETOP = sorted(name for name in SUITES if name.startswith("tabletop"))
@@ -260,6 +262,27 @@ def test_missing_assets_say_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("WAMSIM_CACHE", str(tmp_path / "cache"))
     with pytest.raises(AssetsMissing, match="nowhere"):
         gymnasium.make("wamsim/libero_object-3-v1")
+
+
+@pytest.mark.sim
+def test_a_fork_after_drawing_says_so_and_does_not_hang(make) -> None:
+    def child(pipe: Connection) -> None:
+        try:
+            env.reset(seed=1)
+        except RenderingUnavailable as error:
+            pipe.send(str(error))
+
+    env = make("tabletop_object", cameras=("agentview",), image_size=(32, 32))
+    env.reset(seed=0)
+    ours, theirs = mp.Pipe()
+    process = mp.get_context("fork").Process(target=child, args=(theirs,))
+    process.start()
+    try:
+        assert ours.poll(20)
+        assert "context='spawn'" in ours.recv()
+    finally:
+        process.kill()
+        process.join()
 
 
 @pytest.mark.sim

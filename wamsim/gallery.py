@@ -13,44 +13,84 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wamsim.contracts import Frames, ImaginationSpec, PolicyCard
+from wamsim.contracts import Frames, ImaginationSpec, PolicyCard, WorldModelCard
 from wamsim.messages import View
 
 T = TypeVar("T", bound=np.generic)
 
-POLICY, IMAGINATION = 0, 1  # places of the two views
+
+@dataclass(frozen=True, kw_only=True)
+class LookPlan:
+    """Which pictures a run draws, and for whom.
+
+    Attributes:
+        views: What workers draw; consumers of equal cameras and size share one.
+        looks: Per view, the local steps (1..execute) of a chunk after which to draw.
+        oldest: Per view, the oldest offset from a query that anybody asks for.
+        policy, imagination, world: Index of the view of the policy, of its own imagination
+            and of the world model; None for who is not there.
+    """
+
+    views: tuple[View, ...]
+    looks: tuple[tuple[int, ...], ...]
+    oldest: tuple[int, ...]
+    policy: int
+    imagination: int | None
+    world: int | None
 
 
-def views(card: PolicyCard, *, imagine: bool) -> tuple[View, ...]:
-    """Give the views that a policy needs, with room for one chunk's looks.
+def plan(
+    card: PolicyCard, *, imagine: bool = False, world: WorldModelCard | None = None
+) -> LookPlan:
+    """Plan what to draw.
 
     Args:
         card: The policy's.
-        imagine: Whether real frames for its imagination are wanted.
+        imagine: Whether real frames for its own imagination are wanted.
+        world: A world model that foresees beside it.
     """
-    looks = policy_looks(card)
-    seen = imagination_looks(card.imagines, card.execute) if imagine and card.imagines else ()
-    if imagine and card.imagines and shares_view(card):
-        looks = tuple(sorted({*looks, *seen}))
-        seen = ()
-    out = [
-        View(
-            cameras=card.cameras,
-            size=card.image_size,
-            capacity=max(1, len(looks)),
-            depth=card.depth,
-        )
-    ]
-    if seen and card.imagines:
-        spec = card.imagines
-        out.append(View(cameras=spec.cameras, size=spec.image_size, capacity=max(1, len(seen))))
-    return tuple(out)
+    cameras: list[tuple[tuple[str, ...], tuple[int, int]]] = []
+    looks: list[set[int]] = []
+    oldest: list[int] = []
 
+    def want(
+        names: tuple[str, ...], size: tuple[int, int], steps: Iterable[int], offsets: Iterable[int]
+    ) -> int:
+        if (names, size) not in cameras:
+            cameras.append((names, size))
+            looks.append(set())
+            oldest.append(0)
+        view = cameras.index((names, size))
+        looks[view].update(steps)
+        oldest[view] = min(oldest[view], *offsets)
+        return view
 
-def shares_view(card: PolicyCard) -> bool:
-    """Whether imagination looks through the policy's own cameras at its own size."""
+    policy = want(card.cameras, card.image_size, policy_looks(card), card.frame_offsets)
+    imagination = other = None
     spec = card.imagines
-    return spec is not None and spec.cameras == card.cameras and spec.image_size == card.image_size
+    if imagine and spec is not None:
+        steps = imagination_looks(spec, card.execute)
+        imagination = want(spec.cameras, spec.image_size, steps, spec.frame_offsets)
+    if world is not None:
+        offsets = tuple(sorted({*world.past_offsets, *world.imagines.frame_offsets}))
+        steps = _looks(offsets, card.execute)
+        other = want(world.cameras, world.image_size, steps, offsets)
+    return LookPlan(
+        views=tuple(
+            View(
+                cameras=names,
+                size=size,
+                capacity=max(1, len(looks[v])),
+                depth=card.depth and v == policy,
+            )
+            for v, (names, size) in enumerate(cameras)
+        ),
+        looks=tuple(tuple(sorted(steps)) for steps in looks),
+        oldest=tuple(oldest),
+        policy=policy,
+        imagination=imagination,
+        world=other,
+    )
 
 
 def policy_looks(card: PolicyCard) -> tuple[int, ...]:
@@ -61,7 +101,7 @@ def policy_looks(card: PolicyCard) -> tuple[int, ...]:
     """
     if not card.cameras:
         return ()
-    return tuple(sorted({o % card.execute or card.execute for o in card.frame_offsets}))
+    return _looks(card.frame_offsets, card.execute)
 
 
 def imagination_looks(spec: ImaginationSpec | None, execute: int) -> tuple[int, ...]:
@@ -69,10 +109,12 @@ def imagination_looks(spec: ImaginationSpec | None, execute: int) -> tuple[int, 
 
     Besides the query's own future also its history, which lies in earlier chunks.
     """
-    if spec is None:
-        return ()
-    future = {o for o in spec.frame_offsets if 1 <= o <= execute}
-    past = {o % execute or execute for o in spec.frame_offsets if o <= 0}
+    return () if spec is None else _looks(spec.frame_offsets, execute)
+
+
+def _looks(offsets: Iterable[int], execute: int) -> tuple[int, ...]:
+    future = {o for o in offsets if 1 <= o <= execute}
+    past = {o % execute or execute for o in offsets if o <= 0}
     return tuple(sorted(future | past))
 
 

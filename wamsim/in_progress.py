@@ -61,7 +61,7 @@ class InProgress:
         steps: Env steps done.
         memory: What the policy handed back at its last query.
         galleries: Looks, per view.
-        foreseen: What was imagined, per query.
+        foreseen: What was imagined, per query; by the imaginer's prefix.
     """
 
     job: Job
@@ -69,7 +69,7 @@ class InProgress:
     steps: int = 0
     memory: Any = None
     galleries: list[Gallery] = field(default_factory=list[Gallery])
-    foreseen: list[Foreseen] = field(default_factory=list[Foreseen])
+    foreseen: dict[str, list[Foreseen]] = field(default_factory=dict[str, Any])
     gripper_command: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     states: list[NDArray[np.float64]] = field(default_factory=list[Any])
     robot_states: list[NDArray[np.float64]] = field(default_factory=list[Any])
@@ -113,11 +113,21 @@ class InProgress:
         self._query_steps.append(self.steps)
         self._act_s.append(latency_s)
         for name, seconds in prediction.timings.items():
-            self._parts_s.setdefault(name, []).append(float(seconds))
+            self.took(name, float(seconds))
         if prediction.value is not None:
             self._values.append(np.float32(prediction.value[row]))
         if prediction.memory is not None:
             self.memory = prediction.memory[row]
+
+    def recent_actions(self, n: int) -> NDArray[np.float32]:
+        """Give the last executed actions, at most `n`, oldest first: [<= n, A]."""
+        dim = self.job.task.action.dim
+        done = self._actions[max(self.steps - n, 0) : self.steps]
+        return np.array(done, np.float32).reshape(-1, dim)
+
+    def took(self, part: str, seconds: float) -> None:
+        """Take in a named part of the present query's latency."""
+        self._parts_s.setdefault(part, []).append(seconds)
 
     def sent(self, chunk: NDArray[np.float32]) -> None:
         """Take in the chunk [n, A] that now runs, in the suite's convention."""

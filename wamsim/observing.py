@@ -14,6 +14,8 @@ from wamsim.conventions import orient, proprio_from_robot_state
 from wamsim.in_progress import InProgress
 from wamsim.messages import PoolLike
 
+POLICY_VIEW = 0  # `wamsim.gallery.plan` puts the policy's own view first
+
 
 def observe(
     card: PolicyCard,
@@ -57,9 +59,7 @@ def _pictures(card: PolicyCard, rows: Sequence[InProgress], batch: int) -> dict[
     out: dict[str, Any] = {"frames": {}}
     if not card.cameras:
         return out
-    shots = [
-        r.galleries[gallery.POLICY].stack(r.steps + o for o in card.frame_offsets) for r in rows
-    ]
+    shots = [r.galleries[POLICY_VIEW].stack(r.steps + o for o in card.frame_offsets) for r in rows]
     for c, camera in enumerate(card.cameras):
         colour = [np.stack([shot.colour[c] for shot in row]) for row in shots]
         stacked = gallery.stack_rows(colour, batch)
@@ -69,7 +69,7 @@ def _pictures(card: PolicyCard, rows: Sequence[InProgress], batch: int) -> dict[
         for c, camera in enumerate(card.cameras):
             metres = [np.stack([_given(shot.depth)[c] for shot in row]) for row in shots]
             poses = [np.stack([_given(shot.extrinsics)[c] for shot in row]) for row in shots]
-            pinholes = [_given(_given(r.began).intrinsics[gallery.POLICY])[c] for r in rows]
+            pinholes = [_given(_given(r.began).intrinsics[POLICY_VIEW])[c] for r in rows]
             out["depth"][camera] = gallery.stack_rows(metres, batch)
             out["extrinsics"][camera] = gallery.stack_rows(poses, batch)
             out["intrinsics"][camera] = gallery.stack_rows(pinholes, batch)

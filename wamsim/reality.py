@@ -1,7 +1,7 @@
-"""Show an imagining policy what really came, in its own latent space.
+"""Show an imaginer what really came, in its own latent space.
 
 For every query the frames at the steps that `ImaginationSpec.frame_offsets` names are
-encoded by the policy itself, so imagined and real latents lie in the very same space.
+encoded by the imaginer itself, so imagined and real latents lie in the very same space.
 Encoding the present frame repeated gives the baseline "nothing moves". Horizons past the
 executed part of a chunk were never acted out as imagined and are marked so.
 """
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wamsim import gallery
-from wamsim.contracts import Frames, ImaginationSpec, Imagined, Imaginer, Policy
-from wamsim.conventions import orient
+from wamsim.contracts import Frames, ImaginationSpec, Imagined
+from wamsim.conventions import Orientation, orient
 from wamsim.errors import PolicyFault
 from wamsim.gallery import Gallery
 
@@ -43,28 +43,50 @@ class Foreseen:
     executed: NDArray[np.bool_]
 
 
+class Encoder(Protocol):
+    """Who puts real frames into the space of its imagination: a policy or a world model."""
+
+    def encode(self, frames: Frames) -> NDArray[Any]:
+        """uint8 [B, T, cams, H, W, 3] -> [B, K, ...]."""
+        ...
+
+
 class Reality:
-    """Keeps what was imagined beside what came, and encodes it when an episode ends."""
+    """Keeps what was imagined beside what came, and encodes it when an episode ends.
 
-    def __init__(self, policy: Imaginer, spec: ImaginationSpec, batch: int) -> None:
-        self.spec = spec
-        self._policy = policy
-        self._batch = batch
-        shares = gallery.shares_view(policy.card)
-        self._view = gallery.POLICY if shares else gallery.IMAGINATION
+    Args:
+        encoder: The imaginer.
+        name: Its name, for error texts.
+        spec: What it imagines.
+        view: Which view shows it reality.
+        batch: Rows per call of `encode`.
+        orientation: Which way up it wants its pictures.
+        prefix: Put before the names of its arrays ("world_" for a world model).
+    """
 
-    @classmethod
-    def of(cls, policy: Policy, options: Any) -> Reality | None:
-        """Give the policy's `Reality`; None when it does not imagine in this run."""
-        spec = policy.card.imagines
-        if spec is None or (spec.on_request and not options.imagine):
-            return None
-        if not hasattr(policy, "encode"):
+    def __init__(
+        self,
+        encoder: Encoder,
+        name: str,
+        spec: ImaginationSpec,
+        *,
+        view: int,
+        batch: int,
+        orientation: Orientation = Orientation.UPRIGHT,
+        prefix: str = "",
+    ) -> None:
+        if not hasattr(encoder, "encode"):
             raise PolicyFault(
-                f"policy {policy.card.name!r} says that it imagines but has no encode(frames); "
-                f"without it imagination cannot be compared with what came"
+                f"{name!r} says that it imagines but has no encode(frames); without it "
+                f"imagination cannot be compared with what came"
             )
-        return cls(cast(Imaginer, policy), spec, options.batch)
+        self.spec = spec
+        self.prefix = prefix
+        self._encoder = encoder
+        self._name = name
+        self._view = view
+        self._batch = batch
+        self._orientation = orientation
 
     def remember(
         self,
@@ -82,8 +104,7 @@ class Reality:
         """
         if imagined is None:
             raise PolicyFault(
-                f"policy {self._policy.card.name!r} promises imagination but returned none at "
-                f"step {step}"
+                f"{self._name!r} promises imagination but returned none at step {step}"
             )
         spec = self.spec
         latents = np.asarray(imagined.latents)
@@ -91,7 +112,7 @@ class Reality:
         frames = imagined.frames
         if frames is not None and frames.shape[:2] != (batch, len(spec.horizons)):
             raise PolicyFault(
-                f"policy {self._policy.card.name!r} imagined frames of shape {frames.shape}, but "
+                f"{self._name!r} imagined frames of shape {frames.shape}, but "
                 f"its card promises {batch} rows of {len(spec.horizons)}"
             )
         past = [min(o, 0) for o in spec.frame_offsets]
@@ -112,13 +133,13 @@ class Reality:
 
     def _frames(self, galleries: Sequence[Gallery], steps: Sequence[int]) -> Frames:
         frames = gallery.stack_frames(galleries[self._view].stack(steps))
-        return orient(frames, self._policy.card.orientation)
+        return orient(frames, self._orientation)
 
     def arrays(self, foreseen: Sequence[Foreseen]) -> dict[str, NDArray[Any]]:
         """Encode an episode's frames and lay imagined beside real.
 
         Returns:
-            imagined_latents, real_latents, still_latents [Q, K, ...] float16;
+            With the prefix: imagined_latents, real_latents, still_latents [Q, K, ...] float16;
             imagined_executed [Q, K] bool; imagined_steps [Q]; imagined_frames
             [Q, K, H, W, 3] where the policy draws.
         """
@@ -134,14 +155,14 @@ class Reality:
         }
         if all(f.frames is not None for f in kept):
             out["imagined_frames"] = np.stack([cast(Frames, f.frames) for f in kept])
-        return out
+        return {self.prefix + name: array for name, array in out.items()}
 
     def _encode(self, rows: Sequence[Frames]) -> NDArray[np.float16]:
         out: list[NDArray[Any]] = []
         for first in range(0, len(rows), self._batch):
             part = list(rows[first : first + self._batch])
             padded = gallery.stack_rows(part, self._batch)
-            latents = np.asarray(self._policy.encode(padded))
+            latents = np.asarray(self._encoder.encode(padded))
             self._check_shape("encode() gave latents", latents, self._batch)
             out.extend(latents[: len(part)])
         return np.stack(out).astype(np.float16)
@@ -150,6 +171,6 @@ class Reality:
         expected = (batch, len(self.spec.horizons), *self.spec.latent_shape)
         if latents.shape != expected:
             raise PolicyFault(
-                f"policy {self._policy.card.name!r}: {what} of shape {latents.shape}, but its "
+                f"{self._name!r}: {what} of shape {latents.shape}, but its "
                 f"card promises {expected} (batch, horizons, latent)"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -250,19 +251,33 @@ def parse_value(text: str, kind: Any, *, name: str) -> Any:
             return None
         return parse_value(text, members[0], name=name)
     if origin is tuple:
-        inner = typing.get_args(kind)[0]
-        return tuple(parse_value(part, inner, name=name) for part in text.split(",") if part)
+        kinds = typing.get_args(kind)
+        parts = [part for part in text.split(",") if part]
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(parts)
+        if len(parts) != len(kinds):
+            raise WamsimError(
+                f"option {name}={text!r} has {len(parts)} value(s), expected {len(kinds)}, "
+                f"separated by commas"
+            )
+        return tuple(parse_value(p, k, name=name) for p, k in zip(parts, kinds, strict=True))
     try:
         if kind is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
                 text.lower()
             ]
+        if kind is float and not math.isfinite(float(text)):
+            raise ValueError("the run's configuration is kept as JSON, which cannot hold it")
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
             return kind(text)
         if kind in (int, float, str, Path):
             return kind(text)
     except (KeyError, ValueError):
-        raise WamsimError(
-            f"option {name}={text!r} is not a {getattr(kind, '__name__', kind)}"
-        ) from None
+        raise WamsimError(f"option {name}={text!r} is not {_described(kind)}") from None
     raise WamsimError(f"option {name} has a type that the command line cannot set: {kind}")
+
+
+def _described(kind: Any) -> str:
+    if issubclass(kind, enum.Enum):
+        return "one of " + ", ".join(str(member.value) for member in kind)
+    return {bool: "true or false", int: "a whole number", float: "a finite number"}[kind]

@@ -11,19 +11,33 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wamsim import gallery
-from wamsim.contracts import EpisodeKey, Outcome, Policy
+from wamsim.contracts import (
+    EpisodeKey,
+    Imagined,
+    Imaginer,
+    Outcome,
+    Policy,
+    PolicyCard,
+    WorldModel,
+)
 from wamsim.conventions import action_converter
+from wamsim.dreaming import check_world_model, dream
 from wamsim.episode import Episode, Record
 from wamsim.fitting import check_fit, checked_actions
+from wamsim.gallery import LookPlan
 from wamsim.in_progress import InProgress, Job, JobQueue
 from wamsim.messages import Began, Failed, Lost, PoolLike, Ran
 from wamsim.observing import observe
 from wamsim.reality import Reality
 from wamsim.run_folder import RunFolder
+
+WORLD = "world_"  # prefix of a world model's arrays in an episode file
 
 MAX_ATTEMPTS = 2  # an episode whose worker died runs once more, then it is an error
 
@@ -87,15 +101,27 @@ class Accounts:
     episodes: int = 0
 
 
+def look_plan(
+    card: PolicyCard, options: RolloutOptions, world_model: WorldModel | None = None
+) -> LookPlan:
+    """Plan what the pool of a run must draw."""
+    spec = card.imagines
+    imagines = spec is not None and (options.imagine or not spec.on_request)
+    return gallery.plan(
+        card, imagine=imagines, world=world_model.card if world_model is not None else None
+    )
+
+
 class Rollout:
     """Runs episodes with one policy on one pool into one run folder.
 
     Args:
         policy: The policy.
-        pool: Where episodes step; its views must be `wamsim.gallery.views` of the card.
+        pool: Where episodes step; its views must be those of `look_plan`.
         folder: Where each episode is written when it ends.
         options: See `RolloutOptions`.
         observers: See `Observer`.
+        world_model: Foresees what each chunk will show, for the record.
     """
 
     def __init__(
@@ -105,6 +131,7 @@ class Rollout:
         folder: RunFolder,
         options: RolloutOptions,
         observers: Sequence[Observer] = (),
+        world_model: WorldModel | None = None,
     ) -> None:
         self.policy = policy
         self.pool = pool
@@ -115,7 +142,30 @@ class Rollout:
         self._card = policy.card
         self._slots: list[InProgress | None] = [None] * pool.num_envs
         self._ready: list[int] = []  # slots that wait for the policy, in order of arrival
-        self._reality = Reality.of(policy, options)
+        self._world_model = world_model
+        self._plan = look_plan(policy.card, options, world_model)
+        if pool.views != self._plan.views:
+            raise ValueError(f"the pool draws {pool.views}, but the run needs {self._plan.views}")
+        self._realities = self._show_reality_to()
+
+    def _show_reality_to(self) -> list[Reality]:
+        card, world, plan = self._card, self._world_model, self._plan
+        out: list[Reality] = []
+        if plan.imagination is not None and card.imagines is not None:
+            out.append(
+                Reality(
+                    cast(Imaginer, self.policy), card.name, card.imagines,
+                    view=plan.imagination, batch=self.options.batch, orientation=card.orientation,
+                )
+            )  # fmt: skip
+        if plan.world is not None and world is not None:
+            out.append(
+                Reality(
+                    world, world.card.name, world.card.imagines,
+                    view=plan.world, batch=self.options.batch, prefix=WORLD,
+                )
+            )  # fmt: skip
+        return out
 
     def run(self, keys: Sequence[EpisodeKey], suite_versions: Mapping[str, int]) -> Accounts:
         """Run the episodes; each is on disk before the next of its slot begins.
@@ -134,6 +184,8 @@ class Rollout:
         jobs = [Job(key, self.pool.task(key.suite, key.task)) for key in keys]
         for task in {(job.task.suite, job.task.name): job.task for job in jobs}.values():
             check_fit(self.policy, task)
+            if self._world_model is not None:
+                check_world_model(self._world_model, self._card, task)
         self._jobs = JobQueue(jobs)
         began = time.perf_counter()
         for slot in range(self.pool.num_envs):
@@ -196,8 +248,10 @@ class Rollout:
         self.accounts.steps += reply.done
         for observer in self.observers:
             observer.stepped(reply.done)
-        if self._reality and episode.foreseen:
-            self._reality.capture(episode.foreseen[-1], episode.galleries, episode.steps)
+        for reality in self._realities:
+            foreseen = episode.foreseen.get(reality.prefix)
+            if foreseen:
+                reality.capture(foreseen[-1], episode.galleries, episode.steps)
         limit = episode.job.task.max_steps
         if reply.success:
             self._finish(reply.slot, Outcome.SUCCESS, None)
@@ -238,12 +292,20 @@ class Rollout:
         latency = time.perf_counter() - asked
         self.accounts.policy += latency
         actions = checked_actions(card, prediction, batch)
+        dreamt, dreaming_s = self._dream(rows, actions)
         for row, (number, episode) in enumerate(zip(numbers, rows, strict=True)):
             episode.asked(row, prediction, latency)
-            if self._reality:
-                episode.foreseen.append(
-                    self._reality.remember(
-                        prediction.imagined, row, episode.galleries, episode.steps, batch=batch
+            if dreamt is not None:
+                episode.took("imagine_with", dreaming_s)
+            for reality in self._realities:
+                world = reality.prefix == WORLD
+                episode.foreseen.setdefault(reality.prefix, []).append(
+                    reality.remember(
+                        dreamt if world else prediction.imagined,
+                        row,
+                        episode.galleries,
+                        episode.steps,
+                        batch=options.batch if world else batch,
                     )
                 )
             task = episode.job.task
@@ -258,28 +320,27 @@ class Rollout:
             convert = action_converter(card.action, task.action, policy=card.name, suite=task.suite)
             chunk = np.ascontiguousarray(convert(chunk), np.float32)
             episode.sent(chunk)
-            for view, pictures in enumerate(episode.galleries):
-                pictures.forget(episode.steps + self._oldest(view))
-            self.pool.send(number, chunk, self._looks(len(chunk)))
+            for pictures, oldest in zip(episode.galleries, self._plan.oldest, strict=True):
+                pictures.forget(episode.steps + oldest)
+            looks = tuple(
+                tuple(step for step in steps if step <= len(chunk)) for steps in self._plan.looks
+            )
+            self.pool.send(number, chunk, looks)
 
-    def _oldest(self, view: int) -> int:
-        """Give the oldest offset from the next query that somebody may still ask for."""
-        offsets = [0, *(self._card.frame_offsets if view == gallery.POLICY else ())]
-        if self._reality:
-            offsets += self._reality.spec.frame_offsets
-        return min(offsets) - 1
-
-    def _looks(self, steps: int) -> tuple[tuple[int, ...], ...]:
-        """Give, per view, the local steps of a chunk after which to draw."""
-        own = set(gallery.policy_looks(self._card))
-        others: list[tuple[int, ...]] = []
-        if self._reality:
-            seen = gallery.imagination_looks(self._reality.spec, self._card.execute)
-            if gallery.shares_view(self._card):
-                own |= set(seen)
-            else:
-                others.append(tuple(s for s in seen if s <= steps))
-        return (tuple(sorted(s for s in own if s <= steps)), *others)
+    def _dream(
+        self, rows: Sequence[InProgress], actions: NDArray[np.float32]
+    ) -> tuple[Imagined | None, float]:
+        model, view = self._world_model, self._plan.world
+        if model is None or view is None:
+            return None, 0.0
+        began = time.perf_counter()
+        imagined = dream(
+            model, self._card, rows, np.nan_to_num(actions),
+            view=view, batch=self.options.batch, run_seed=self.options.run_seed,
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        self.accounts.reality += seconds
+        return imagined, seconds
 
     # --------------------------------------------------------------------- finish
 
@@ -287,10 +348,11 @@ class Rollout:
         episode = self._slots[number]
         assert episode is not None
         arrays = episode.arrays()
-        if self._reality and episode.foreseen:
-            began = time.perf_counter()
-            arrays.update(self._reality.arrays(episode.foreseen))
-            self.accounts.reality += time.perf_counter() - began
+        began = time.perf_counter()
+        for reality in self._realities:
+            if reality.prefix in episode.foreseen:
+                arrays.update(reality.arrays(episode.foreseen[reality.prefix]))
+        self.accounts.reality += time.perf_counter() - began
         record = episode.record(
             outcome,
             reason,

@@ -16,7 +16,7 @@ class OracleConfig:
     """
 
     noise: float = 0.0
-    execute: int = 4
+    execute: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.execute <= 8:

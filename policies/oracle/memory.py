@@ -20,7 +20,7 @@ class Memory:
         progress: How far its skill is.
         waypoints, index: The script under way and the next waypoint of it.
         reached: Steps since that waypoint was reached.
-        waited: Steps since it became the next.
+        patience: Steps until it counts as blocked and is given up.
         reference: Where the hand should be.
     """
 
@@ -31,5 +31,5 @@ class Memory:
     waypoints: tuple[Waypoint, ...]
     index: int
     reached: int
-    waited: int
+    patience: int
     reference: Reference

@@ -8,6 +8,7 @@ close its lag at the rate that the controller has.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +20,22 @@ STEP_S = 0.05  # one control step at 20 Hz
 POSITION_SCALE = 0.05  # metres per unit action (robosuite 1.4.0 osc_pose.json)
 ROTATION_SCALE = 0.5  # radians per unit action
 
-# Share of a constant delta by which the hand moves per step, kp = 150 1/s^2, critically
-# damped, the goal renewed from the present pose each step: v = 150 d / (24.5 + 150 / 40).
-RESPONSE = 0.265
-GAIN = 1.5  # share of the lag asked for beside the reference's own step; 3.8 would ring
-FOLLOW = 1.0 - RESPONSE * GAIN  # lag left after a step
+# What the controller makes of a delta d in one step: a critically damped spring, kp = 150 1/s^2
+# (osc_pose.json), towards a goal that is renewed from the present pose each step. Solved over
+# the step, with velocity v at its start: moved by FROM_DELTA d + FROM_SPEED v, and at its end
+# as fast as SPEED_FROM_DELTA d + SPEED_KEPT v. A constant delta ends in 5.1 d per second.
+_OMEGA = math.sqrt(150.0)
+_DECAY = math.exp(-_OMEGA * STEP_S)
+FROM_DELTA = 1.0 - (1.0 + _OMEGA * STEP_S) * _DECAY
+FROM_SPEED = STEP_S * _DECAY
+SPEED_FROM_DELTA = _OMEGA**2 * STEP_S * _DECAY
+SPEED_KEPT = (1.0 - _OMEGA * STEP_S) * _DECAY
 
-CRUISE = 0.21  # m/s; an action of 1 gives 0.265
+CATCH_UP = 9.0  # 1/s: speed asked for per lag; 40 / (2 s) would ring
+
+CRUISE = 0.21  # m/s; an action of 1 gives 0.257
 ACCELERATION = 0.9  # m/s^2: full speed after a quarter of a second
-TURNING = 1.6  # rad/s; an action of 1 gives 2.65
+TURNING = 1.6  # rad/s; an action of 1 gives 2.57
 TURN_ACCELERATION = 8.0  # rad/s^2
 LANDING = 5.0  # 1/s: speed per distance left, so that motions end softly
 LEASH = 0.03  # metres that the reference may be ahead of a hand that is held up
@@ -35,6 +43,7 @@ LEASH = 0.03  # metres that the reference may be ahead of a hand that is held up
 OPEN, CLOSED = 0.08, 0.0  # metres between the pads of a Panda's hand
 STROKE = OPEN / 8  # metres per step: 25 substeps of 0.01 of half the range
 
+BESIDE = 0.005  # metres beside a straight line from which on the hand goes slower
 ARRIVED = (0.004, 0.05)  # metres, radians
 PATIENCE = 25  # steps beyond the expected duration before a waypoint counts as blocked
 
@@ -50,6 +59,7 @@ class Waypoint:
         speed: Share of the cruising speed.
         blend: Go on to the next waypoint when within so many metres; 0 stops here.
         dwell: Steps to stay after arriving (fingers need about 8 for their stroke).
+        straight: Keep to the line: go slower while the hand is beside it.
         calm: Share of the perturbation that is left here; small where precision counts.
         label: For people who debug.
     """
@@ -59,6 +69,7 @@ class Waypoint:
     speed: float = 1.0
     blend: float = 0.0
     dwell: int = 0
+    straight: bool = False
     calm: float = 1.0
     label: str = ""
 
@@ -77,16 +88,19 @@ class Reference:
         return cls(pose=pose, velocity=np.zeros(3), spin=np.zeros(3))
 
 
-def advance(reference: Reference, goal: Waypoint, following: Waypoint | None) -> Reference:
+def advance(
+    reference: Reference, hand: Hand, goal: Waypoint, following: Waypoint | None
+) -> Reference:
     """Move the reference one step towards a waypoint."""
     to = goal.pose.pos - reference.pose.pos
-    top = CRUISE * goal.speed
-    landing = LANDING
     if goal.blend > 0 and following is not None:
         to = to + _beyond(goal, following)
-    velocity = _approach(to, reference.velocity, top, ACCELERATION, landing)
+    top = CRUISE * goal.speed
+    if goal.straight:
+        top *= _patience(to, hand.lag)
+    velocity = _approach(to, reference.velocity, top, ACCELERATION)
     turn = rotation_vector(goal.pose.rot @ reference.pose.rot.T)
-    spin = _approach(turn, reference.spin, TURNING * goal.speed, TURN_ACCELERATION, LANDING)
+    spin = _approach(turn, reference.spin, TURNING * goal.speed, TURN_ACCELERATION)
     return Reference(
         pose=Pose(
             reference.pose.pos + velocity * STEP_S,
@@ -104,12 +118,21 @@ def _beyond(goal: Waypoint, following: Waypoint) -> Array:
     return ahead * (min(goal.blend, length) / length) if length > 1e-6 else ahead
 
 
-def _approach(to: Array, velocity: Array, top: float, acceleration: float, landing: float) -> Array:
+def _patience(to: Array, lag: Array) -> float:
+    """Share of the speed while the hand is beside the line: it comes back to it first."""
+    length = float(np.sqrt(to @ to))
+    if length < 1e-6:
+        return 1.0
+    beside = lag - to * (float(lag @ to) / length**2)
+    return float(np.clip(2.0 - np.sqrt(beside @ beside) / BESIDE, 0.1, 1.0))
+
+
+def _approach(to: Array, velocity: Array, top: float, acceleration: float) -> Array:
     distance = float(np.sqrt(to @ to))
     if distance < 1e-9:
         wanted = np.zeros(3)
     else:
-        speed = min(top, landing * distance, np.sqrt(2 * acceleration * distance))
+        speed = min(top, LANDING * distance, np.sqrt(2 * acceleration * distance))
         wanted = to * (speed / distance)
     change = wanted - velocity
     size = float(np.sqrt(change @ change))
@@ -129,21 +152,40 @@ def leashed(reference: Reference, hand: Pose) -> Reference:
     )
 
 
-def action(reference: Reference, lag: Array, turn_lag: Array, grip: float) -> Array:
-    """The action [7] that follows the reference.
+@dataclass(frozen=True)
+class Hand:
+    """The hand relative to its reference, and its own motion.
+
+    Attributes:
+        lag: Metres from the hand to the reference.
+        turn_lag: The same for the orientation, rotation vector.
+        velocity, spin: Of the hand, m/s and rad/s.
+    """
+
+    lag: Array
+    turn_lag: Array
+    velocity: Array
+    spin: Array
+
+
+def follow(reference: Reference, hand: Hand) -> tuple[Array, Hand]:
+    """The arm channels [6] that follow the reference for a step, and the hand after it.
 
     Args:
-        reference: After this step.
-        lag: Metres from the hand to the reference before this step.
-        turn_lag: Rotation vector likewise.
-        grip: Gripper channel.
+        reference: At the end of the step.
+        hand: At its start, relative to the reference at its start.
     """
-    out = np.empty(7)
-    out[:3] = (reference.velocity * (STEP_S / RESPONSE) + GAIN * lag) / POSITION_SCALE
-    out[3:6] = (reference.spin * (STEP_S / RESPONSE) + GAIN * turn_lag) / ROTATION_SCALE
-    out[6] = grip
-    np.clip(out, -1.0, 1.0, out=out)
-    return out
+    move, lag, velocity = _follow(reference.velocity, hand.lag, hand.velocity, POSITION_SCALE)
+    turn, turn_lag, spin = _follow(reference.spin, hand.turn_lag, hand.spin, ROTATION_SCALE)
+    return np.concatenate([move, turn]), Hand(lag, turn_lag, velocity, spin)
+
+
+def _follow(wanted: Array, lag: Array, speed: Array, scale: float) -> tuple[Array, Array, Array]:
+    delta = (wanted + CATCH_UP * lag - SPEED_KEPT * speed) / SPEED_FROM_DELTA
+    delta = np.clip(delta, -scale, scale)
+    moved = FROM_DELTA * delta + FROM_SPEED * speed
+    after = SPEED_FROM_DELTA * delta + SPEED_KEPT * speed
+    return delta / scale, lag + wanted * STEP_S - moved, after
 
 
 def grip(command: float, gap: float) -> tuple[float, float]:
@@ -162,9 +204,9 @@ def grip(command: float, gap: float) -> tuple[float, float]:
     return sign, command - sign * STROKE
 
 
-def arrived(hand: Pose, lag: Array, reference: Reference, goal: Waypoint) -> bool:
+def arrived(reference: Reference, hand: Hand, goal: Waypoint) -> bool:
     """Whether a (predicted) hand is at a waypoint."""
-    left = goal.pose.pos - (reference.pose.pos - lag)
+    left = goal.pose.pos - (reference.pose.pos - hand.lag)
     distance = float(np.sqrt(left @ left))
     turned = rotation_vector(goal.pose.rot @ reference.pose.rot.T)
     if goal.blend > 0:

@@ -13,9 +13,9 @@ from envs.goals import Predicate, parse
 from envs.scene import Scene
 from policies.oracle import motion
 from policies.oracle.config import OracleConfig
-from policies.oracle.geometry import Array, Pose, rotation_vector
+from policies.oracle.geometry import Array, rotation_vector
 from policies.oracle.memory import Memory
-from policies.oracle.motion import Reference, Waypoint
+from policies.oracle.motion import Hand, Reference, Waypoint
 from policies.oracle.planner import PLACING, Subgoal, plan
 from policies.oracle.skills.base import DONE, MOVING, Progress, Skill
 from policies.oracle.skills.carrying import Carrying
@@ -106,7 +106,7 @@ class Oracle:
         memory = replace(memory, reference=motion.leashed(memory.reference, view.eef))
         memory = self._decide(stage, memory)
         command = motion.OPEN * (float(state.gripper_command[0]) + 1.0) / 2.0
-        return self._roll(view.eef, command, memory, step)
+        return self._roll(view, state.qvel, command, memory, step)
 
     def _begin(self, stage: _Stage, state: PrivilegedState, seed: int) -> Memory:
         subgoals = plan(parse(state.task.goal), stage.view.scene)
@@ -119,7 +119,7 @@ class Oracle:
             waypoints=(),
             index=0,
             reached=0,
-            waited=0,
+            patience=0,
             reference=Reference.at_rest(stage.view.eef),
         )
 
@@ -152,41 +152,62 @@ class Oracle:
         goal = memory.subgoals[memory.at].predicate
         script = skill.proceed(view, goal, progress)
         return replace(
-            memory, progress=script.progress, waypoints=script.waypoints, index=0, reached=0, waited=0
+            memory,
+            progress=script.progress,
+            waypoints=script.waypoints,
+            index=0,
+            reached=0,
+            patience=_patience(memory.reference, script.waypoints, 0),
         )
 
-    def _roll(self, hand: Pose, command: float, memory: Memory, step: int) -> tuple[Array, Memory]:
+    def _roll(
+        self, view: View, qvel: Array, command: float, memory: Memory, step: int
+    ) -> tuple[Array, Memory]:
         """Roll the reference forward over a chunk."""
+        hand = view.eef
+        velocity, spin = view.motion(qvel)
         actions = np.zeros((self.card.horizon, 7))
         reference, index = memory.reference, memory.index
-        reached, waited = memory.reached, memory.waited
-        lag = reference.pose.pos - hand.pos
-        turn_lag = rotation_vector(reference.pose.rot @ hand.rot.T)
+        reached, patience = memory.reached, memory.patience
+        now = Hand(
+            lag=reference.pose.pos - hand.pos,
+            turn_lag=rotation_vector(reference.pose.rot @ hand.rot.T),
+            velocity=velocity,
+            spin=spin,
+        )
         for k in range(self.card.horizon):
             goal = _at(memory.waypoints, index)
             if goal is None:
                 goal = Waypoint(pose=reference.pose, gap=motion.OPEN)
-            reference = motion.advance(reference, goal, _at(memory.waypoints, index + 1, False))
-            grip, command = motion.grip(command, goal.gap)
-            actions[k] = motion.action(reference, lag, turn_lag, grip)
+            reference = motion.advance(
+                reference, now, goal, _at(memory.waypoints, index + 1, False)
+            )
+            actions[k, :6], now = motion.follow(reference, now)
+            actions[k, 6], command = motion.grip(command, goal.gap)
             if self._config.noise:
                 actions[k, :6] += goal.calm * motion.perturbation(
                     memory.seed, step + k, self._config.noise
                 )
-            lag, turn_lag = lag * motion.FOLLOW, turn_lag * motion.FOLLOW
-            waited += 1
             if index >= len(memory.waypoints):
                 continue
-            late = waited > motion.expected_steps(hand, goal) + motion.PATIENCE
-            if late or motion.arrived(hand, lag, reference, goal):
+            patience -= 1
+            if patience <= 0 or motion.arrived(reference, now, goal):
                 reached += 1
-                if late or reached > goal.dwell:
-                    index, reached, waited = index + 1, 0, 0
+                if patience <= 0 or reached > goal.dwell:
+                    index, reached = index + 1, 0
+                    patience = _patience(reference, memory.waypoints, index)
         np.clip(actions, -1.0, 1.0, out=actions)
         memory = replace(
-            memory, reference=reference, index=index, reached=reached, waited=waited
+            memory, reference=reference, index=index, reached=reached, patience=patience
         )
         return actions, memory
+
+
+def _patience(reference: Reference, waypoints: tuple[Waypoint, ...], index: int) -> int:
+    """Steps that a waypoint may take from here."""
+    if index >= len(waypoints):
+        return 0
+    return motion.expected_steps(reference.pose, waypoints[index]) + motion.PATIENCE
 
 
 def _at(waypoints: tuple[Waypoint, ...], index: int, last: bool = True) -> Waypoint | None:

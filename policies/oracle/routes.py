@@ -17,6 +17,7 @@ from policies.oracle.view import View
 HAND = 0.055  # horizontal reach of hand and fingers beside a route, metres
 CLEARANCE = 0.025  # above what is passed over
 NEAR_END = 0.03  # shorter hops need no route
+OTHER_WAY = 1.0  # radians between two halfway orientations that are different ways round
 LOOK = 0.05  # metres between the places where a route is looked at
 TOLERATED = 0.001  # metres of overlap on the way
 DETOURS = (0.08, 0.15)  # metres aside
@@ -73,7 +74,7 @@ def over(
         held: What is in the hand.
         label: For the waypoints.
     """
-    straight = _arch(view, start, end, gap, held, label)
+    straight = (*_turning(view, start, end, gap, label), *_arch(view, start, end, gap, held, label))
     if is_free(view, start, straight, held):
         return straight
     # Aside is towards the robot first, where nothing hangs over the table.
@@ -87,6 +88,27 @@ def over(
             if is_free(view, start, detour, held):
                 return detour
     return straight
+
+
+def _turning(view: View, start: Pose, end: Pose, gap: float, label: str) -> tuple[Waypoint, ...]:
+    """A waypoint on the way, where the shortest turn is one that the wrist cannot make."""
+    arm = view.reach(end)
+    if arm is None:
+        return ()
+    turn = rotation_vector(end.rot @ start.rot.T)
+    shortest = from_rotation_vector(0.5 * turn) @ start.rot
+    # Half way between two postures of the arm, the hand is turned as joints allow.
+    possible = view.hand_at(0.5 * (view.arm + arm)).rot
+    if np.linalg.norm(rotation_vector(possible @ shortest.T)) < OTHER_WAY:
+        return ()
+    flat = float(np.hypot(*(end.pos[:2] - start.pos[:2])))
+    middle = Pose(start.pos + 0.4 * (end.pos - start.pos), possible)
+    if flat < 3 * NEAR_END:
+        middle = start.shifted(np.array([0.0, 0.0, NEAR_END]))
+        middle = Pose(middle.pos, possible)
+    else:
+        middle = Pose(np.array([*middle.pos[:2], max(start.pos[2], end.pos[2])]), possible)
+    return (Waypoint(pose=middle, gap=gap, label=f"{label}: turn"),)
 
 
 def is_free(
@@ -131,13 +153,13 @@ def _arch(
     if flat > NEAR_END and start.pos[2] < needed - 0.01:
         up = np.array([start.pos[0], start.pos[1], needed])
         points.append(
-            Waypoint(pose=Pose(up, start.rot), gap=gap, blend=0.025, label=f"{label}: up")
+            Waypoint(pose=Pose(up, start.rot), gap=gap, blend=0.012, label=f"{label}: up")
         )
     height = max(needed, min(float(start.pos[2]), needed + 0.05), float(end.pos[2]))
     if flat > NEAR_END and end.pos[2] < needed - 0.01:
         across = np.array([end.pos[0], end.pos[1], height])
         points.append(
-            Waypoint(pose=Pose(across, end.rot), gap=gap, blend=0.03, label=f"{label}: across")
+            Waypoint(pose=Pose(across, end.rot), gap=gap, blend=0.02, label=f"{label}: across")
         )
     points.append(Waypoint(pose=end, gap=gap, blend=0.015, label=label))
     return tuple(points)

@@ -112,6 +112,13 @@ class View:
         """Where the grip site is."""
         return self._pose_of(self.data)
 
+    def motion(self, qvel: Array) -> tuple[Array, Array]:
+        """Velocity (m/s) and spin (rad/s) of the grip site."""
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_jacSite(self.model, self.data, self._jac[:3], self._jac[3:], self.site)
+        both = self._jac[:, self.arm_dofs] @ qvel[self.arm_dofs]
+        return both[:3], both[3:]
+
     @property
     def finger_gap(self) -> float:
         """Metres between the fingertip pads."""
@@ -175,6 +182,18 @@ class View:
             q = np.clip(q + _shorter(step, 0.8), self.joint_low, self.joint_high)
         near = away @ away < (3 * CLOSE_ENOUGH[0]) ** 2 and turned @ turned < 0.06**2
         return q if near and self._within(q) else None
+
+    @property
+    def arm(self) -> Array:
+        """Arm joints [7] now."""
+        return self.data.qpos[self.arm_qpos].copy()
+
+    def hand_at(self, arm: Array) -> Pose:
+        """Grip site, had the arm these joints."""
+        self.probe.qpos[:] = self.data.qpos
+        self.probe.qpos[self.arm_qpos] = arm
+        mujoco.mj_kinematics(self.model, self.probe)
+        return self._pose_of(self.probe)
 
     def _within(self, q: Array) -> bool:
         return bool(np.all(q >= self.joint_low - 1e-9) and np.all(q <= self.joint_high + 1e-9))

@@ -74,7 +74,7 @@ class Moving:
         route = over(view, view.eef, before, gap=hold.gap, label="reach for the part")
         waypoints = (
             *route,
-            Waypoint(pose=hold.hand, gap=hold.gap, speed=0.6, calm=0.15, label="take hold"),
+            Waypoint(pose=hold.hand, gap=hold.gap, speed=0.6, straight=True, calm=0.15, label="take hold"),
             *(
                 ()
                 if hold.pushes

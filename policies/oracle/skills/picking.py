@@ -104,7 +104,7 @@ def pick(
     route = over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}")
     waypoints = (
         *route,
-        Waypoint(pose=hand, gap=gap, speed=0.7, calm=0.15, label="descend"),
+        Waypoint(pose=hand, gap=gap, speed=0.7, straight=True, calm=0.15, label="descend"),
         Waypoint(pose=hand, gap=CLOSED, dwell=CLOSING, calm=0.1, label="close"),
         Waypoint(pose=up, gap=CLOSED, speed=0.8, blend=0.03, calm=0.5, label="lift"),
     )

@@ -24,6 +24,7 @@ TURNS = np.deg2rad([0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90, -90])
 RAISES = (0.0, 0.015, 0.03, 0.05, 0.07, 0.09)  # metres, where walls keep the hand out
 FALLS = (0.0, 0.03, 0.06, 0.10, 0.15)  # the same where nothing better is found
 CLEAR = 0.002
+UP = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _spots(view: View, goal: Predicate, shared: bool) -> Iterator[Array]:
         half = _half(region, rotation)[:2]
     # Rings around the centre, by their share of the way to the edge; where others will
     # come as well, the middle is the last choice.
-    for share in (0.65, 0.8, 0.5, 0.3, 0.0) if shared else (0.0, 0.35, 0.65):
+    for share in (0.8, 0.65, 0.5, 0.3, 0.0) if shared else (0.0, 0.35, 0.65):
         for angle in np.arange(8 if share else 1) * np.pi / 4:
             yield centre + np.array([*(share * half * [np.cos(angle), np.sin(angle)]), 0.0])
 
@@ -129,7 +130,7 @@ def _lower(
     for raised in raises:
         body = Pose(np.array([spot[0], spot[1], rest + LET_GO + raised]), rot)
         hand = Pose(body.pos - hand_rot @ offset.pos, hand_rot)
-        if not drop and not _inside(view, goal, body.pos):
+        if not drop and not _inside(view, goal, body.pos - LET_GO * UP):
             break
         arm = view.reach(hand)
         if arm is None:
@@ -148,13 +149,18 @@ def _lower(
 
 
 def _inside(view: View, goal: Predicate, pos: Array) -> bool:
-    """Whether a body origin there is where the predicate wants it, heights aside for On."""
-    if goal.name != "In" or view.scene.has_thing(goal.args[1]):
+    """Whether a body origin there is where the predicate wants it (contact aside)."""
+    if view.scene.has_thing(goal.args[1]):
         return True
     region = view.scene.region(goal.args[1])
     centre, rotation = view.world.site(region)
-    half = _half(region, rotation)
-    return bool(np.all(np.abs(pos[:2] - centre[:2]) < half[:2]) and pos[2] < centre[2] + half[2])
+    if goal.name == "In":
+        half = _half(region, rotation)
+        within = np.abs(pos[:2] - centre[:2]) < half[:2]
+        return bool(np.all(within) and pos[2] < centre[2] + half[2])
+    # 0.10 m above the site and R, not R transposed: as envs.goals has it
+    d = rotation @ (pos - centre)
+    return bool(np.all(np.abs(d[:2]) < region.size[:2]) and d[2] < region.size[2] + 0.10)
 
 
 def put_down(view: View, held: Held, place: Place) -> tuple[Waypoint, ...]:
@@ -164,7 +170,7 @@ def put_down(view: View, held: Held, place: Place) -> tuple[Waypoint, ...]:
     route = over(view, view.eef, above, gap=CLOSED, held=held, label=f"carry {held.thing}")
     return (
         *route,
-        Waypoint(pose=place.hand, gap=CLOSED, speed=0.6, calm=0.2, label="lower"),
+        Waypoint(pose=place.hand, gap=CLOSED, speed=0.6, straight=True, calm=0.2, label="lower"),
         Waypoint(pose=place.hand, gap=place.gap, dwell=OPENING, calm=0.1, label="let go"),
         Waypoint(pose=away, gap=place.gap, speed=0.8, blend=0.03, calm=0.5, label="leave"),
     )

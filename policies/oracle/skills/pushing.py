@@ -94,7 +94,7 @@ class Pushing:
         route = over(view, view.eef, above, gap=gap, label=f"reach behind {thing.name}")
         waypoints = (
             *route,
-            Waypoint(pose=start, gap=gap, speed=0.7, calm=0.3, label="descend"),
+            Waypoint(pose=start, gap=gap, speed=0.7, straight=True, calm=0.3, label="descend"),
             *self._legs(view, thing, centre, rot, gap),
         )
         return Script(waypoints, replace(progress, stage=MOVING))

@@ -1,0 +1,105 @@
+"""Pictures to latent slots and back, with the Wan2.1 video autoencoder.
+
+A causal video model: a slot's latent depends on the slots before it and on none after, so
+encoding only the slots that are needed from the start on gives the very same latents.
+
+Source: NVlabs/cosmos-policy (slot order, read-out index (k - 1) * 4 + 1); autoencoder:
+Wan2.1, through diffusers' `AutoencoderKLWan`, whose default latent statistics are the
+published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from torch import Tensor, nn
+
+from policies.cosmos.config import VaeConfig
+
+REPEATS = 4  # pixel frames per latent frame after the first
+
+
+def build_vae(config: VaeConfig) -> AutoencoderKLWan:
+    """Build the autoencoder with fresh weights."""
+    sizes: dict[str, Any] = {
+        "base_dim": config.base_dim,
+        "z_dim": config.z_dim,
+        "dim_mult": list(config.dim_mult),
+        "num_res_blocks": config.num_res_blocks,
+    }
+    if not config.normalise:
+        sizes.update(latents_mean=[0.0] * config.z_dim, latents_std=[1.0] * config.z_dim)
+    return AutoencoderKLWan(**sizes)
+
+
+class Codec(nn.Module):
+    """Slots of pictures to normalised latents, and back."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        self.vae = build_vae(config)
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (1, -1, 1, 1, 1)
+        settings = cast(Any, self.vae.config)
+        mean = torch.tensor(settings.latents_mean, device=like.device).view(shape)
+        std = torch.tensor(settings.latents_std, device=like.device).view(shape)
+        return mean.to(like.dtype), std.to(like.dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.vae.parameters()).dtype
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.vae.parameters()).device
+
+    def video(self, slots: Sequence[Tensor | None], size: tuple[int, int], rows: int) -> Tensor:
+        """Lay slots out as the video that the autoencoder sees.
+
+        Args:
+            slots: Per slot a picture uint8 [B, H, W, 3], or None for black.
+            size: (H, W).
+            rows: B.
+
+        Returns:
+            [B, 3, 1 + 4 (n - 1), H, W] in [-1, 1].
+        """
+        black = torch.zeros(rows, *size, 3, dtype=torch.uint8, device=self._device)
+        frames: list[Tensor] = []
+        for i, slot in enumerate(slots):
+            picture = black if slot is None else slot.to(self._device)
+            frames.extend([picture] * (1 if i == 0 else REPEATS))
+        pixels = torch.stack(frames, dim=1).permute(0, 4, 1, 2, 3)
+        return pixels.to(self._dtype) / 127.5 - 1.0
+
+    def encode(self, slots: Sequence[Tensor | None], size: tuple[int, int], rows: int) -> Tensor:
+        """Encode slots to the posterior's normalised mean, float32 [B, C, n, h, w]."""
+        with torch.no_grad():
+            mean = cast(Any, self.vae.encode(self.video(slots, size, rows))).latent_dist.mean
+            centre, spread = self._statistics(mean)
+            return ((mean - centre) / spread).float()
+
+    def decode(self, latents: Tensor, slots: Sequence[int]) -> Tensor:
+        """Decode latents [B, C, n, h, w] and give some slots' pictures, uint8 [B, k, H, W, 3]."""
+        with torch.no_grad():
+            z = latents[:, :, : max(slots) + 1].to(self._dtype)
+            centre, spread = self._statistics(z)
+            video = cast(Any, self.vae.decode(z * spread + centre)).sample
+        pictures = video[:, :, [(k - 1) * REPEATS + 1 for k in slots]].float().clamp(-1.0, 1.0)
+        return ((pictures + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
+
+    def reconstruction_loss(self, slots: Sequence[Tensor | None], size: tuple[int, int]) -> Tensor:
+        """Squared error of decoded pixels plus a small pull of latents towards unit size.
+
+        For the tiny preset alone, which has no trained autoencoder to start from. The weight
+        1e-3 keeps latents near the scale that the noise levels assume (sigma_data = 1).
+        """
+        rows = next(len(slot) for slot in slots if slot is not None)
+        pixels = self.video(slots, size, rows)
+        mean = cast(Any, self.vae.encode(pixels)).latent_dist.mean
+        decoded = cast(Any, self.vae.decode(mean)).sample
+        return ((decoded - pixels) ** 2).mean() + 1e-3 * (mean**2).mean()

@@ -1,0 +1,175 @@
+"""Options of the cosmos family (``--set key=value``) and how they make a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from policies.cosmos.config import PRESETS, Aggregator, CosmosConfig, preset
+from policies.cosmos.layout import LAYOUTS, VALUE_MODES, Mode
+from wamsim.contracts import Policy
+from wamsim.errors import WamsimError, nearest
+
+if TYPE_CHECKING:
+    from policies.cosmos.model import CosmosModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosmosOptions:
+    """What a run can choose; None takes the preset's.
+
+    Attributes:
+        checkpoint: Folder or hub id: ours, or a published one (`net.*` keys, statistics and
+            text features beside). None: untrained weights.
+        preset, layout: Of an untrained or published model; ours carries its own.
+        device: "cpu", "cuda", "cuda:1", ...
+        dtype: "float32" or "bfloat16", of network and autoencoder.
+        execute: Actions run per query.
+        init_seed: Of untrained weights.
+        steps: Denoising steps of the action.
+        vary_variance: Draw the noise range per row, for diverse proposals.
+        vae: The Wan2.1 autoencoder for a published checkpoint that brings none: a
+            `tokenizer.pth`, a diffusers folder or a hub id.
+        text_encoder: T5-11B, folder or hub id, for instructions without stored features.
+        text_reuse: Compute the text's keys and values once per sampler run (exact).
+        clean_reuse: Likewise those of clean slots (approximate; see README).
+        encode_all: Encode all slots as published, not only the present's (same latents).
+        proposals, futures, values, world_steps, value_steps, aggregator, value_mode, depth,
+        last_value: Of planning; see `PlanningConfig`.
+        proposal_checkpoint: Another checkpoint that proposes actions (published: the base
+            policy proposes, the planning model judges). None: one model does both.
+    """
+
+    checkpoint: str | None = None
+    preset: str = "tiny"
+    layout: str = "libero"
+    device: str = "cpu"
+    dtype: str | None = None
+    execute: int | None = None
+    init_seed: int = 0
+    steps: int | None = None
+    vary_variance: bool = False
+    vae: str | None = None
+    text_encoder: str | None = None
+    text_reuse: bool = True
+    clean_reuse: bool = False
+    encode_all: bool = False
+    proposals: int | None = None
+    futures: int | None = None
+    values: int | None = None
+    world_steps: int | None = None
+    value_steps: int | None = None
+    aggregator: Aggregator | None = None
+    value_mode: Mode | None = None
+    depth: int | None = None
+    last_value: bool | None = None
+    proposal_checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        for given, known, kind in (
+            (self.preset, PRESETS, "preset of cosmos"),
+            (self.layout, LAYOUTS, "layout of cosmos"),
+            (self.dtype or "float32", ("float32", "bfloat16"), "dtype"),
+        ):
+            if given not in known:
+                raise nearest(given, known, kind=kind)
+        if self.value_mode is not None and self.value_mode not in VALUE_MODES:
+            raise nearest(self.value_mode.value, [m.value for m in VALUE_MODES], kind="value mode")
+
+
+def resolve(config: CosmosConfig, options: CosmosOptions) -> CosmosConfig:
+    """Apply options that change behaviour but no weights.
+
+    Raises:
+        WamsimError: A value that the configuration refuses.
+    """
+
+    def given(names: tuple[str, ...]) -> dict[str, Any]:
+        return {n: v for n in names if (v := getattr(options, n)) is not None}
+
+    names = ("proposals", "futures", "values", "world_steps", "value_steps", "aggregator",
+             "depth", "last_value")  # fmt: skip
+    try:
+        sampler = dataclasses.replace(
+            config.sampler, vary_variance=options.vary_variance, **given(("steps",))
+        )
+        planning = dataclasses.replace(config.planning, **given(names))
+        return dataclasses.replace(
+            config, sampler=sampler, planning=planning, **given(("value_mode", "dtype"))
+        )
+    except ValueError as error:
+        raise WamsimError(f"policy 'cosmos': {error}") from error
+
+
+def make(variant: str, options: CosmosOptions) -> Policy:
+    """Build a policy; heavy imports happen here.
+
+    Raises:
+        UnknownName: An unknown variant.
+        CheckpointMismatch: The checkpoint does not fit.
+    """
+    config = preset(variant, options.preset, options.layout)
+    model = _load(config, options, options.checkpoint)
+    from policies.cosmos.model import Reuse
+    from policies.cosmos.policy import CosmosPlanner, CosmosPolicy
+
+    common: dict[str, Any] = {
+        "execute": options.execute,
+        "reuse": Reuse(text=options.text_reuse, clean=options.clean_reuse),
+        "encode_all": options.encode_all,
+        "notes": _notes(model.config, options),
+    }
+    try:
+        if variant == "direct":
+            return CosmosPolicy(model, **common)
+        proposer = None
+        if options.proposal_checkpoint is not None:
+            base = dataclasses.replace(
+                preset("direct", options.preset, options.layout), planning=config.planning
+            )
+            proposer = _load(base, options, options.proposal_checkpoint)
+        return CosmosPlanner(model, proposer=proposer, **common)
+    except ValueError as error:
+        raise WamsimError(str(error)) from error
+
+
+def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) -> CosmosModel:
+    import torch
+
+    from policies.checkpoint import CONFIG, local_folder
+    from policies.cosmos.model import CosmosModel, build
+    from policies.cosmos.weights import load_published
+
+    if checkpoint is None:
+        model = build(resolve(config, options), init_seed=options.init_seed)
+    else:
+        folder = local_folder(checkpoint)
+        if (folder / CONFIG).exists():
+            # a statement of identity first: the error names family, variant and preset
+            from policies.checkpoint import Identity
+            from policies.cosmos.model import FAMILY_NAME
+
+            expect = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
+            model = CosmosModel.load(folder, expect=expect)
+            model.config = resolve(model.config, options)
+        else:
+            model = load_published(resolve(config, options), folder, vae=options.vae)
+    dtype = getattr(torch, model.config.dtype)
+    model.net.to(dtype)
+    model.codec.to(dtype)
+    if model.text is None:
+        from policies.cosmos.weights import text_table
+
+        folder = Path(checkpoint) if checkpoint and Path(checkpoint).exists() else None
+        model.set_features(
+            text_table(model.config, folder, encoder=options.text_encoder, device=options.device)
+        )
+    return model.to(options.device).eval()
+
+
+def _notes(config: CosmosConfig, options: CosmosOptions) -> str:
+    weights = options.checkpoint or f"untrained weights (seed {options.init_seed})"
+    approximate = "; clean slots' keys reused (approximate)" if options.clean_reuse else ""
+    return f"{config.preset}, {config.layout.name} slots, {weights}{approximate}"

@@ -1,0 +1,252 @@
+"""Cosmos Policy as the harness sees it.
+
+Source: NVlabs/cosmos-policy, experiments/robot/cosmos_utils.py (`get_action`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from policies.cosmos.layout import Mode, SlotKind
+from policies.cosmos.model import CosmosModel, Reuse, process, to_numpy
+from policies.cosmos.planning import plan
+from wamsim.contracts import (
+    Frames,
+    ImaginationSpec,
+    Imagined,
+    Observation,
+    PolicyCard,
+    Prediction,
+)
+from wamsim.conventions import Orientation
+from wamsim.errors import ConventionMismatch
+
+
+class Stopwatch:
+    """Named parts of a query's latency; waits for the device where there is one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.parts: dict[str, float] = {}
+        self._since = self._now()
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap."""
+        now = self._now()
+        self.parts[name] = self.parts.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+class CosmosPolicy:
+    """Direct mode: action, future and value in one denoising.
+
+    Args:
+        model: Network, autoencoder and text.
+        name: As on the command line.
+        execute: Actions run per query; the first ones of the chunk.
+        reuse: What one sampler run computes once.
+        encode_all: Encode every slot as published, not only the present's; same latents.
+        notes: For the card.
+    """
+
+    def __init__(
+        self,
+        model: CosmosModel,
+        *,
+        name: str = "cosmos:direct",
+        execute: int | None = None,
+        reuse: Reuse | None = None,
+        encode_all: bool = False,
+        notes: str = "",
+    ) -> None:
+        config, layout = model.config, model.config.layout
+        self.model = model
+        self._reuse = reuse or Reuse()
+        self._encode_all = encode_all
+        size = (config.render_size[0], config.render_size[1])
+        self.card = PolicyCard(
+            name=name,
+            cameras=layout.cameras,
+            image_size=size,
+            proprio=layout.proprio_convention,
+            action=layout.action_convention,
+            horizon=layout.horizon,
+            execute=layout.execute if execute is None else execute,
+            orientation=Orientation.UPRIGHT,  # published `flipud` of the raw OpenGL rows
+            predicts_value=True,
+            imagines=ImaginationSpec(
+                horizons=(layout.horizon,),
+                frame_offsets=(0, layout.horizon),
+                cameras=layout.cameras,
+                image_size=size,
+                latent_shape=(len(layout.cameras), *model.frame_shape),
+                decodes=True,
+            ),
+            notes=notes,
+        )
+
+    # ------------------------------------------------------------------------- act
+
+    @torch.inference_mode()
+    def act(self, obs: Observation) -> Prediction:
+        """Predict a chunk of actions, the state after it and its value.
+
+        Pictures of the future are drawn only when the run asks for imagination
+        (`obs.imagine`), under "imagine"; its latents come with the actions.
+        """
+        watch = Stopwatch(self._device)
+        pictures = self._present(obs)
+        given = self._given(pictures, obs)
+        watch.lap("encode")
+        text = self.model.embed_text(obs.instruction)
+        watch.lap("text")
+        acted, foreseen, value = self._decide(given, text, obs.seed)
+        actions = to_numpy(self.model.read(acted, SlotKind.ACTION))
+        watch.lap("denoise")
+        frames = self._draw(foreseen, pictures) if obs.imagine else None
+        latents = to_numpy(self._future(foreseen))[:, None]
+        watch.lap("imagine")
+        return Prediction(
+            actions=actions,
+            imagined=Imagined(latents=latents, frames=frames),
+            value=to_numpy(value),
+            timings=watch.parts,
+        )
+
+    def _decide(
+        self, given: Tensor, text: Tensor, seeds: NDArray[np.uint64]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents to act by, latents that show the future (both [B, ...]), value [B]."""
+        out = self.model.generate(given, Mode.POLICY, text, seeds, reuse=self._reuse)
+        return out, out, self.model.read(out, SlotKind.VALUE)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.net.parameters()).device
+
+    def _present(self, obs: Observation) -> dict[int, Tensor]:
+        """Processed pictures of the present, by slot, uint8 [B, H, W, 3]."""
+        config, layout = self.model.config, self.model.config.layout
+        return {
+            place: process(config, obs.frames[camera][:, -1])
+            for place, camera in zip(layout.places(SlotKind.IMAGE), layout.cameras, strict=True)
+        }
+
+    def _given(self, pictures: dict[int, Tensor], obs: Observation) -> Tensor:
+        """Latents [B, C, T, h, w] with the present's slots filled; the rest does not count."""
+        model, layout = self.model, self.model.config.layout
+        if obs.proprio is None:
+            raise ConventionMismatch(
+                f"policy {self.card.name!r} needs proprioception {layout.proprio}, but the "
+                f"observation has none. Its card names the convention."
+            )
+        count = layout.conditional
+        if self._encode_all:
+            # the future's slots hold copies of the present, as published
+            count = len(layout.slots)
+            copies = zip(layout.places(SlotKind.FUTURE_IMAGE), pictures.values(), strict=True)
+            pictures = {**pictures, **dict(copies)}
+        encoded = model.encode_pictures(pictures, obs.batch, count=count)
+        shape = (obs.batch, encoded.shape[1], len(layout.slots), *encoded.shape[3:])
+        latents = encoded.new_zeros(shape)
+        latents[:, :, :count] = encoded
+        proprio = torch.from_numpy(obs.proprio).to(encoded.device)
+        scaled = model.normaliser.normalise("proprio", proprio)
+        return model.inject(latents, SlotKind.PROPRIO, scaled)
+
+    # ---------------------------------------------------------------- imagination
+
+    def _future(self, latents: Tensor) -> Tensor:
+        """Latents of the future pictures [B, cams, C, h, w]."""
+        places = list(self.model.config.layout.places(SlotKind.FUTURE_IMAGE))
+        return latents[:, :, places].transpose(1, 2)
+
+    @torch.inference_mode()
+    def encode(self, frames: Frames) -> NDArray[Any]:
+        """Put real frames into the imagined slots.
+
+        The whole video is encoded, present and future in their places, because a slot's
+        latent depends on those before it.
+
+        Args:
+            frames: uint8 [B, 2, cams, H, W, 3], now and at the chunk's end.
+
+        Returns:
+            float32 [B, 1, cams, C, h, w].
+        """
+        layout = self.model.config.layout
+        processed = process(self.model.config, frames)
+        pictures: dict[int, Tensor] = {}
+        for t, kind in ((0, SlotKind.IMAGE), (1, SlotKind.FUTURE_IMAGE)):
+            for c, place in enumerate(layout.places(kind)):
+                pictures[place] = processed[:, t, c]
+        count = layout.place(SlotKind.VALUE)  # nothing after the future is needed
+        latents = self.model.encode_pictures(pictures, len(frames), count=count)
+        return to_numpy(self._future(latents))[:, None]
+
+    @torch.inference_mode()
+    def decode(self, latents: NDArray[Any]) -> Frames:
+        """Draw imagined latents alone.
+
+        The present is not known here, so its slots are black and pictures come out a little
+        different from those that `act` draws.
+
+        Args:
+            latents: [B, 1, cams, C, h, w].
+
+        Returns:
+            uint8 [B, 1, H, cams * W, 3], cameras side by side.
+        """
+        future = torch.from_numpy(np.asarray(latents, np.float32))[:, 0].to(self._device)
+        before = self.model.encode_pictures({}, 1, count=self._first_future)
+        return self._pictures(before.repeat(len(future), 1, 1, 1, 1), future.transpose(1, 2))
+
+    def _draw(self, latents: Tensor, pictures: dict[int, Tensor]) -> Frames:
+        """Draw the future after the present; injected slots are black again, as published."""
+        before = self.model.encode_pictures(pictures, len(latents), count=self._first_future)
+        return self._pictures(before, self._future(latents).transpose(1, 2))
+
+    @property
+    def _first_future(self) -> int:
+        return self.model.config.layout.places(SlotKind.FUTURE_IMAGE)[0]
+
+    def _pictures(self, before: Tensor, future: Tensor) -> Frames:
+        """Decode [B, C, n, h, w] and what follows it; pictures of the latter, side by side."""
+        whole = torch.cat((before, future), dim=2)
+        drawn = self.model.codec.decode(whole, range(before.shape[2], whole.shape[2]))
+        return drawn.permute(0, 2, 1, 3, 4).flatten(2, 3).cpu().numpy()[:, None]
+
+
+class CosmosPlanner(CosmosPolicy):
+    """Planning mode: the best of N proposals by imagined futures and their values.
+
+    Args:
+        model: World model and value.
+        proposer: The policy that proposes; None takes `model`.
+        options: As `CosmosPolicy`.
+    """
+
+    def __init__(
+        self, model: CosmosModel, *, proposer: CosmosModel | None = None, **options: Any
+    ) -> None:
+        super().__init__(model, **{"name": "cosmos:planning", **options})
+        self._proposer = proposer or model
+
+    def _decide(
+        self, given: Tensor, text: Tensor, seeds: NDArray[np.uint64]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        found = plan(self.model, self._proposer, given, text, seeds, self._reuse)
+        row = torch.arange(len(given), device=given.device)
+        pick = (row, found.chosen)
+        return found.proposals[pick], found.imagined[pick], found.values[pick]

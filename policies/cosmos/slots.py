@@ -1,0 +1,102 @@
+"""Numbers in and out of latent frames.
+
+A vector is tiled over the whole volume C x h x w of its slot and read back as the mean of
+its whole repeats.
+
+Source: NVlabs/cosmos-policy, models/policy_text2world_model.py (`replace_latent_with_*`) and
+experiments/robot/cosmos_utils.py (`extract_*`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from policies.checkpoint import Statistics
+from policies.cosmos.layout import Layout
+
+
+def tile(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Fill latent frames with repeated vectors.
+
+    Args:
+        values: [B, ...]; flattened per row, actions time-major (index = t * A + d).
+        shape: (C, h, w) of a latent frame.
+
+    Returns:
+        [B, C, h, w], row-major; the last repeat is cut off.
+    """
+    flat = values.flatten(1)
+    volume = shape[0] * shape[1] * shape[2]
+    repeats = -(-volume // flat.shape[1])
+    return flat.repeat(1, repeats)[:, :volume].reshape(-1, *shape)
+
+
+def untile(frame: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Average a latent frame's whole repeats; what is left over is dropped.
+
+    Args:
+        frame: [B, C, h, w].
+        shape: Of one row of the result.
+
+    Returns:
+        [B, *shape].
+    """
+    flat = frame.flatten(1)
+    length = torch.Size(shape).numel()
+    repeats = flat.shape[1] // length
+    return flat[:, : repeats * length].reshape(-1, repeats, *shape).mean(1)
+
+
+def success_probability(frame: Tensor) -> Tensor:
+    """Read the value slot [B, C, h, w] as [B] in [0, 1]: (mean + 1) / 2, clamped."""
+    return ((frame.flatten(1).mean(1) + 1.0) / 2.0).clamp(0.0, 1.0)
+
+
+def value_target(success: Tensor, steps_left: Tensor, *, horizon: int, discount: float) -> Tensor:
+    """Give the value of the state that the future slots show.
+
+    The discounted terminal reward at t' = min(t + H, end), as 2G - 1. The state after an
+    episode's last action counts as its end (G = 1), since that is the picture the batch holds.
+
+    Args:
+        success: bool [B].
+        steps_left: int [B], env steps from the sample to the episode's end.
+        horizon: H.
+        discount: Gamma.
+
+    Returns:
+        float32 [B] in [-1, 1]; -1 for every failed episode.
+    """
+    remaining = (steps_left - horizon).clamp(min=0).to(torch.float32)
+    return 2.0 * success.to(torch.float32) * discount**remaining - 1.0
+
+
+class Normaliser:
+    """Per-dimension scaling of actions and proprioception to [-1, 1] by a data set's range.
+
+    Not clipped, as published. A dimension that never moved in the data maps to -1 and back
+    to its value.
+
+    Raises:
+        CheckpointMismatch: The statistics lack a range or have another number of dimensions.
+    """
+
+    def __init__(self, statistics: Statistics, layout: Layout) -> None:
+        self._low: dict[str, Tensor] = {}
+        self._span: dict[str, Tensor] = {}
+        dims = {"action": layout.action_convention.dim, "proprio": layout.proprio_convention.dim}
+        for what, dim in dims.items():
+            low = statistics.get(what, "min", dim)
+            self._low[what] = low
+            self._span[what] = statistics.get(what, "max", dim) - low
+
+    def normalise(self, what: str, x: Tensor) -> Tensor:
+        """Scale [..., dim] of "action" or "proprio"."""
+        low, span = self._low[what].to(x.device), self._span[what].to(x.device)
+        return 2.0 * (x - low) / torch.where(span == 0, torch.ones_like(span), span) - 1.0
+
+    def restore(self, what: str, x: Tensor) -> Tensor:
+        """Undo `normalise`."""
+        low, span = self._low[what].to(x.device), self._span[what].to(x.device)
+        return 0.5 * (x + 1.0) * span + low

@@ -1,0 +1,154 @@
+"""Cosmos Policy's training loss on a shared `Batch`.
+
+A sample is a policy, world-model or value sample (50 / 25 / 25 percent by default); the
+role decides which slots are clean and which are scored. One noise level per sample.
+
+Source: NVlabs/cosmos-policy, datasets (`demonstration_sampling_prob=0.5`) and
+models/policy_video2world_model_rectified_flow.py; arXiv 2601.16163 section 4.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from policies.batch import Batch
+from policies.cosmos import diffusion, slots
+from policies.cosmos.augment import augment
+from policies.cosmos.config import CosmosConfig
+from policies.cosmos.layout import Mode, SlotKind
+from policies.noise import noise_from_seeds
+
+if TYPE_CHECKING:
+    from policies.cosmos.model import CosmosModel
+
+# Streams of a sample's seed: its role, its noise level, its latents' noise, its augmentation
+ROLE, LEVEL, NOISE, AUGMENT = 101, 102, 103, 104
+# Samples of a batch that also train the tiny autoencoder; its decoder would otherwise take
+# most of a step
+AUTOENCODER_ROWS = 2
+
+
+def sample_seeds(batch: Batch) -> NDArray[np.uint64]:
+    """The batch's own seeds, or fresh ones from torch's generator."""
+    if batch.seed is not None:
+        return batch.seed.cpu().numpy().astype(np.uint64)
+    return torch.randint(0, 2**62, (batch.size,)).numpy().astype(np.uint64)
+
+
+def _generator(seed: np.uint64, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([int(seed), stream]))
+
+
+def roles(config: CosmosConfig, batch: Batch, seeds: NDArray[np.uint64]) -> list[Mode]:
+    """Draw every sample's role.
+
+    Only demonstrations that succeeded teach the policy; a failed episode's sample becomes a
+    world-model or value sample in their own proportion.
+    """
+    out: list[Mode] = []
+    for seed, success in zip(seeds, batch.success.tolist(), strict=True):
+        draw = _generator(seed, ROLE)
+        coin, second = draw.uniform(), draw.uniform()
+        rest = 1.0 - config.policy_share
+        if success and coin < config.policy_share:
+            out.append(Mode.POLICY)
+        elif rest > 0 and second < config.world_share / rest:
+            out.append(Mode.WORLD)
+        else:
+            out.append(config.value_mode)
+    return out
+
+
+def clean_latents(model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64]) -> Tensor:
+    """The video that a batch shows, every slot filled; float32 [B, C, T, h, w]."""
+    return _latents(model, batch, _pictures(model, batch, seeds))
+
+
+def _pictures(model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64]) -> dict[int, Tensor]:
+    from policies.cosmos.model import process
+
+    config, layout = model.config, model.config.layout
+    pictures: dict[int, Tensor] = {}
+    for kind, offset in ((SlotKind.IMAGE, 0), (SlotKind.FUTURE_IMAGE, layout.horizon)):
+        for place, camera in zip(layout.places(kind), layout.cameras, strict=True):
+            frames = batch.at(camera, [offset])[:, 0].cpu().numpy()
+            if config.augment:
+                # training crops at random where testing crops the centre
+                for step in config.images[:-1]:
+                    frames = step.apply(frames)
+                pictures[place] = torch.from_numpy(np.ascontiguousarray(frames))
+            else:
+                pictures[place] = process(config, frames)
+    if config.augment:
+        # the same parameters for every picture of a sample
+        stacked = torch.stack(list(pictures.values()), dim=1)
+        turned = augment(stacked, [_generator(seed, AUGMENT) for seed in seeds])
+        pictures = {place: turned[:, i] for i, place in enumerate(pictures)}
+    return pictures
+
+
+def _latents(model: CosmosModel, batch: Batch, pictures: dict[int, Tensor]) -> Tensor:
+    layout, normaliser = model.config.layout, model.normaliser
+    latents = model.encode_pictures(pictures, batch.size)
+    now, then = batch.proprio_at(0), batch.proprio_at(layout.horizon)
+    value = slots.value_target(
+        batch.success, batch.steps_left, horizon=layout.horizon, discount=layout.discount
+    )
+    for kind, values in (
+        (SlotKind.PROPRIO, normaliser.normalise("proprio", now)),
+        (SlotKind.ACTION, normaliser.normalise("action", batch.actions)),
+        (SlotKind.FUTURE_PROPRIO, normaliser.normalise("proprio", then)),
+        (SlotKind.VALUE, value),
+    ):
+        latents = model.inject(latents, kind, values)
+    return latents
+
+
+def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
+    """Weighted squared error of the clean-latent estimate.
+
+    The mean runs over all elements, clean frames included (they contribute exact zeros), and
+    is split by what a slot carries, so the terms add up to it.
+
+    Returns:
+        "action", "future_proprio", "future_image", "value", with an autoencoder loss also
+        "autoencoder", and "total"; scalars. A kind that no sample of the batch predicts is 0.
+    """
+    config, layout = model.config, model.config.layout
+    seeds = sample_seeds(batch)
+    modes = roles(config, batch, seeds)
+    pictures = _pictures(model, batch, seeds)
+    x0 = _latents(model, batch, pictures)
+    device = x0.device
+    clean = torch.tensor([layout.clean(mode) for mode in modes], device=device)
+    scored = torch.tensor([layout.scored(mode) for mode in modes], device=device)
+    levels = [
+        diffusion.draw_sigma(config.noise, _generator(seed, LEVEL), len(layout.slots))
+        for seed in seeds
+    ]
+    sigma = torch.tensor(levels, dtype=torch.float32, device=device)
+    noise = noise_from_seeds(seeds, x0.shape[1:], stream=NOISE, device=device)
+    x = x0 + noise * sigma[:, None, None, None, None]
+    text = model.net.text_key_values(model.embed_text(batch.instruction))
+    estimate = model.estimate(x, sigma, x0, clean, text)
+    error = diffusion.loss_weight(sigma)[:, None] * ((estimate - x0) ** 2).mean(dim=(1, 3, 4))
+    per_slot = (error * scored).sum(0) / scored.numel() * config.noise.loss_scale
+    terms = {
+        kind.value: per_slot[list(layout.places(kind))].sum()
+        for kind in (
+            SlotKind.ACTION, SlotKind.FUTURE_PROPRIO, SlotKind.FUTURE_IMAGE, SlotKind.VALUE
+        )
+    }  # fmt: skip
+    if config.autoencoder_loss > 0:
+        rows = np.argsort(seeds, kind="stable")[:AUTOENCODER_ROWS].copy()
+        laid = [pictures[i][rows] if i in pictures else None for i in range(len(layout.slots))]
+        terms["autoencoder"] = config.autoencoder_loss * model.codec.reconstruction_loss(
+            laid, config.image_size
+        )
+    terms["total"] = torch.stack(list(terms.values())).sum()
+    return terms

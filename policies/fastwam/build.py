@@ -1,0 +1,78 @@
+"""From options to a policy: drawn, ours, FastWAM's, LeRobot's or Wan's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from policies.checkpoint import CONFIG, CheckpointMismatch, Identity, local_folder
+from policies.fastwam import weights
+from policies.fastwam.config import FastWamConfig, FastWamOptions, preset_config
+from policies.fastwam.model import FastWam
+from policies.fastwam.policy import FastWamPolicy
+
+WAN_PARTS = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
+
+
+def make_policy(variant: str, options: FastWamOptions) -> FastWamPolicy:
+    """Build a policy.
+
+    Raises:
+        UnknownName: The variant or preset is not known.
+        CheckpointMismatch: Weights or statistics do not fit; says which keys.
+    """
+    config = preset_config(options.preset, variant)
+    dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
+    if options.checkpoint is None:
+        model = FastWam.drawn(config, seed=options.init_seed, device=options.device, dtype=dtype)
+        notes = f"untrained, weights drawn from seed {options.init_seed}"
+    else:
+        model, notes = load_model(config, options, dtype)
+    if options.statistics is not None:
+        model.set_statistics(weights.read_statistics(Path(options.statistics)))
+    return FastWamPolicy(
+        model, execute=options.execute, steps=options.steps, cache=options.cache, notes=notes
+    )
+
+
+def load_model(
+    config: FastWamConfig, options: FastWamOptions, dtype: torch.dtype
+) -> tuple[FastWam, str]:
+    """Load a checkpoint of any known layout.
+
+    Returns:
+        The model and a note on its weights.
+    """
+    assert options.checkpoint is not None
+    source = local_folder(options.checkpoint)
+    layout = weights.layout_of(source)
+    if layout is weights.Layout.OURS:
+        expect = Identity(family="fastwam", variant=config.variant, preset=config.preset)
+        model = FastWam.load(source, expect=expect)
+        return model.to(options.device, dtype), f"checkpoint {options.checkpoint}"
+    statistics = options.statistics
+    if layout is weights.Layout.LEROBOT:
+        config = dataclasses.replace(config, scaling=weights.lerobot_scaling(source / CONFIG))
+    # Built empty: the weights of twelve thousand million parameters are not drawn first.
+    model = FastWam.empty(config, device=options.device, dtype=dtype)
+    if layout is weights.Layout.WAN:
+        weights.load_wan_video(model, source)
+        weights.grow_action_expert(model, seed=options.init_seed)
+        weights.load_parts(model, source)
+        return model, "Wan2.2 video expert; actions untrained"
+    if layout is weights.Layout.LEROBOT:
+        weights.load_lerobot(model, source)
+        if statistics is None:
+            model.set_statistics(weights.read_lerobot_statistics(source))
+    else:
+        file = weights.fastwam_file(source, config.variant)
+        weights.load_fastwam(model, file)
+        if statistics is None:
+            model.set_statistics(weights.read_statistics(weights.statistics_beside(file)))
+    weights.load_parts(model, weights.parts_folder(options.parts or WAN_PARTS))
+    return model, f"{layout.value} checkpoint {options.checkpoint}; not re-evaluated by us"
+
+
+__all__ = ["CheckpointMismatch", "load_model", "make_policy"]

@@ -1,0 +1,354 @@
+"""What a Fast-WAM model is made of, and how it is asked to act.
+
+Sources: the paper (arXiv:2603.16666) and its repository (yuantianyuan01/FastWAM); the video
+expert, VAE and text encoder are those of Wan2.2-TI2V-5B. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from policies.fastwam.wan_latents import WAN22_MEAN, WAN22_STD
+from policies.preprocess import GripperSteps, ImageSteps
+from wamsim.conventions import Orientation
+from wamsim.errors import WamsimError, nearest
+
+# The default first (paper, section 4.4: the controlled variants).
+VARIANTS = ("fastwam", "joint", "idm", "no_video_cotrain")
+PRESETS = ("tiny", "published")
+
+
+class Scaling(enum.Enum):
+    """How actions and proprioception are brought to unit size."""
+
+    MIN_MAX = "min_max"  # LIBERO
+    Z_SCORE = "z_score"  # RoboTwin
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertConfig:
+    """One expert of the mixture: a Wan diffusion transformer.
+
+    Attributes:
+        hidden: Width of the residual stream.
+        ffn: Width inside the feed-forward part.
+        heads, head_dim: Their product is the attention's width, equal in both experts.
+        layers: Blocks, equal in both experts.
+        text_dim: Width of the context tokens.
+        freq_dim: Width of the timestep's sinusoid.
+        eps: Of every norm.
+    """
+
+    hidden: int
+    ffn: int
+    heads: int
+    head_dim: int
+    layers: int
+    text_dim: int
+    freq_dim: int = 256
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.head_dim % 2 or self.freq_dim % 2:
+            raise ValueError("head_dim and freq_dim must be even: rotations and sinusoids pair up")
+
+    @property
+    def width(self) -> int:
+        """Width of queries, keys and values."""
+        return self.heads * self.head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig:
+    """diffusers' `AutoencoderKLWan` in its Wan2.2 form: 16 x 16 pixels and 4 frames a latent.
+
+    Attributes:
+        base_dim, decoder_base_dim: Channels of the outermost level.
+        z_dim: Latent channels.
+        dim_mult: Channel factors; four levels give the 8-fold convolutional reduction.
+        res_blocks: Residual blocks a level.
+        mean, std: Of the latent channels; empty means that they are measured on synthetic
+            pictures when weights are drawn (the tiny preset has no trained VAE).
+    """
+
+    base_dim: int
+    decoder_base_dim: int
+    z_dim: int
+    dim_mult: tuple[int, ...]
+    res_blocks: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.dim_mult) != 4:
+            raise ValueError("dim_mult needs four levels: Wan2.2 reduces 16-fold with patches of 2")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (0, self.z_dim):
+            raise ValueError("mean and std must be empty or give one number per latent channel")
+
+
+# Reductions of the Wan2.2 VAE (diffusers, scripts/convert_wan_to_diffusers.py).
+SPATIAL, TEMPORAL, PIXEL_PATCH = 16, 4, 2
+# Latent pixels per token side of the video expert (Wan2.2-TI2V-5B config: patch 1, 2, 2).
+TOKEN_PATCH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The UMT5 encoder and its tokenizer.
+
+    Attributes:
+        vocab, dim, key_dim, ffn, layers, heads: Of transformers' `UMT5Config`.
+        length: Tokens of a context; a longer instruction is an error.
+        tokenizer: "bytes" (transformers' ByT5Tokenizer: no vocabulary file) or a folder or
+            hub id for `AutoTokenizer`.
+    """
+
+    vocab: int
+    dim: int
+    key_dim: int
+    ffn: int
+    layers: int
+    heads: int
+    length: int
+    tokenizer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastWamConfig:
+    """A whole model. Stored with every checkpoint.
+
+    Attributes:
+        variant, preset: Identity of a checkpoint.
+        video, action: The experts.
+        vae, text: The frozen parts.
+        cameras: Side by side, in this order.
+        render_size: (height, width) that the harness draws.
+        images: What is done to a picture; its size is what each camera contributes.
+        orientation: Which way up the pictures are.
+        prompt: Template around the instruction.
+        action_dim, proprio_dim: Channels.
+        horizon: Actions predicted (H).
+        execute: Actions run before the next query.
+        stride: Env steps between video frames.
+        scaling: Of actions and proprioception.
+        gripper: From the data set's gripper channel to the suite's.
+        delta_dims: Leading action channels that are changes: zero where a window is padded.
+        shift: Of the noise schedule, training and sampling.
+        steps: Denoising steps.
+        lambda_video, lambda_action: Weights of the loss terms.
+        cond_noise: Probability that IDM's conditioning video is noised in training.
+    """
+
+    variant: str
+    preset: str
+    video: ExpertConfig
+    action: ExpertConfig
+    vae: VaeConfig
+    text: TextConfig
+    cameras: tuple[str, ...] = ("agentview", "eye_in_hand")
+    render_size: tuple[int, int] = (256, 256)
+    images: ImageSteps = field(default_factory=lambda: ImageSteps(size=(224, 224)))
+    orientation: Orientation = Orientation.MIRRORED
+    prompt: str = "{task}"
+    action_dim: int = 7
+    proprio_dim: int = 8
+    horizon: int = 32
+    execute: int = 10
+    stride: int = 4
+    scaling: Scaling = Scaling.MIN_MAX
+    gripper: GripperSteps = field(default_factory=GripperSteps)
+    delta_dims: int = 6
+    shift: float = 5.0
+    steps: int = 10
+    lambda_video: float = 1.0
+    lambda_action: float = 1.0
+    cond_noise: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise nearest(self.variant, VARIANTS, kind="variant of fastwam")
+        if self.video.width != self.action.width or self.video.layers != self.action.layers:
+            raise ValueError(
+                f"the experts share attention: widths {self.video.width} and {self.action.width}, "
+                f"layers {self.video.layers} and {self.action.layers} must be equal"
+            )
+        if self.horizon % (self.stride * TEMPORAL):
+            raise ValueError(
+                f"horizon={self.horizon} must hold whole latents of {self.stride * TEMPORAL} steps"
+            )
+        height, width = self.picture_size
+        if height % (SPATIAL * TOKEN_PATCH) or width % (SPATIAL * TOKEN_PATCH):
+            raise ValueError(f"the picture {height} x {width} must be a multiple of 32 both ways")
+
+    @property
+    def camera_size(self) -> tuple[int, int]:
+        """(height, width) of one camera's part of the picture."""
+        return self.images.size or self.render_size
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) of all cameras side by side."""
+        return self.camera_size[0], self.camera_size[1] * len(self.cameras)
+
+    @property
+    def frame_offsets(self) -> tuple[int, ...]:
+        """Env steps of the video's frames: 0, 4, ..., 32 for the published model."""
+        return tuple(range(0, self.horizon + 1, self.stride))
+
+    @property
+    def future(self) -> int:
+        """Future latent frames (K)."""
+        return (len(self.frame_offsets) - 1) // TEMPORAL
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Env steps ahead of the last frame inside each future latent."""
+        return tuple(self.stride * TEMPORAL * (k + 1) for k in range(self.future))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one latent frame."""
+        height, width = self.picture_size
+        return self.vae.z_dim, height // SPATIAL, width // SPATIAL
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Video tokens of one latent frame."""
+        _, height, width = self.latent_shape
+        return height * width // TOKEN_PATCH**2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write as plain JSON values."""
+        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote."""
+        return typing.cast(Self, _typed(cls, document))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        return tuple(value)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return typing.cast(Any, kind)(**{k: _typed(hints[k], v) for k, v in value.items()})
+    return kind(value)
+
+
+def preset_config(preset: str, variant: str) -> FastWamConfig:
+    """Give a preset's configuration.
+
+    Args:
+        preset: "tiny" (untrained, seconds on a CPU) or "published" (LIBERO, about 6 B).
+        variant: One of `VARIANTS`.
+
+    Raises:
+        UnknownName: With the nearest known name.
+    """
+    if preset not in PRESETS:
+        raise nearest(preset, PRESETS, kind="preset of fastwam")
+    video_weight = 0.0 if variant == "no_video_cotrain" else 1.0
+    if preset == "tiny":
+        shared = {"heads": 4, "head_dim": 16, "layers": 2, "text_dim": 32, "freq_dim": 64}
+        return FastWamConfig(
+            variant=variant,
+            preset=preset,
+            # hidden, attention and feed-forward widths all differ, as in the action expert
+            video=ExpertConfig(hidden=96, ffn=256, **shared),
+            action=ExpertConfig(hidden=80, ffn=192, **shared),
+            vae=VaeConfig(
+                base_dim=8, decoder_base_dim=8, z_dim=8, dim_mult=(1, 2, 2, 2), res_blocks=1
+            ),
+            # 384 = ByT5's 256 bytes, 3 special and 125 sentinel tokens
+            text=TextConfig(
+                vocab=384, dim=32, key_dim=16, ffn=64, layers=1, heads=2,
+                length=128, tokenizer="bytes",
+            ),
+            render_size=(64, 64),
+            images=ImageSteps(),
+            horizon=8,
+            execute=4,
+            stride=1,
+            gripper=GripperSteps(binarise=True),
+            lambda_video=video_weight,
+        )  # fmt: skip
+    shared = {"heads": 24, "head_dim": 128, "layers": 30, "text_dim": 4096}
+    return FastWamConfig(
+        variant=variant,
+        preset=preset,
+        # Wan2.2-TI2V-5B and the repository's ActionDiT
+        video=ExpertConfig(hidden=3072, ffn=14336, **shared),
+        action=ExpertConfig(hidden=1024, ffn=4096, **shared),
+        # diffusers, scripts/convert_wan_to_diffusers.py: vae22_diffusers_config
+        vae=VaeConfig(
+            base_dim=160, decoder_base_dim=256, z_dim=48, dim_mult=(1, 2, 4, 4), res_blocks=2,
+            mean=WAN22_MEAN, std=WAN22_STD,
+        ),
+        # UMT5-XXL; the repository's context_len 128
+        text=TextConfig(
+            vocab=256384, dim=4096, key_dim=64, ffn=10240, layers=24, heads=64,
+            length=128, tokenizer="google/umt5-xxl",
+        ),
+        prompt="A video recorded from a robot's point of view executing the following "
+        "instruction: {task}",
+        # LIBERO data: 0 closed, 1 open; the suite closes with +1 (eval_libero_single.py)
+        gripper=GripperSteps(from_unit=True, flip=True, binarise=True),
+        lambda_video=video_weight,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastWamOptions:
+    """Options on the command line (``--set key=value``).
+
+    Attributes:
+        checkpoint: Folder or hub id: ours, FastWAM's (.pt) or LeRobot's; None leaves the
+            weights as drawn from `init_seed`.
+        preset: "tiny" or "published".
+        parts: Folder or hub id of Wan2.2's VAE, text encoder and tokenizer, for checkpoints
+            that do not bring them (FastWAM's and LeRobot's).
+        statistics: A data set's statistics file; None takes the one beside the checkpoint.
+        device: torch device.
+        dtype: "float32", or "bfloat16" as the published evaluation (schedule included).
+        execute: Actions run per query; None takes the preset's.
+        steps: Denoising steps; None takes the preset's.
+        init_seed: For weights without a checkpoint.
+        cache: Reuse keys and values of what does not change between denoising steps (exact).
+    """
+
+    checkpoint: str | None = None
+    preset: str = "tiny"
+    parts: str | None = None
+    statistics: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    execute: int | None = None
+    steps: int | None = None
+    init_seed: int = 0
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise nearest(self.preset, PRESETS, kind="preset of fastwam")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise WamsimError(f"dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
+        if self.steps is not None and self.steps < 1:
+            raise WamsimError(f"steps={self.steps} must be at least 1")

@@ -1,0 +1,323 @@
+"""The Fast-WAM model: its parts, its inputs, one pass over all tokens.
+
+The training loss is in `losses.py`, sampling in `sampler.py`, the closed-loop side in
+`policy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from policies.batch import Batch, BatchSpec
+from policies.checkpoint import (
+    STATISTICS,
+    CheckpointMismatch,
+    Identity,
+    Pretrained,
+    Statistics,
+    local_folder,
+)
+from policies.fastwam.blocks import KeyValue
+from policies.fastwam.config import FastWamConfig
+from policies.fastwam.experts import ActionExpert, VideoExpert
+from policies.fastwam.losses import flow_losses
+from policies.fastwam.mot import attention_mask, run
+from policies.fastwam.normalise import Normaliser
+from policies.fastwam.text import TextEncoder
+from policies.fastwam.vae import WanVae
+from policies.preprocess import ImageSteps
+from wamsim.contracts import Frames
+from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
+
+
+@dataclass(frozen=True)
+class Context:
+    """What both experts cross-attend to: keys and values per block, computed once per query."""
+
+    video: list[KeyValue]
+    action: list[KeyValue]
+
+
+class FastWam(nn.Module, Pretrained):
+    """Both experts, the proprioception token, and the frozen VAE and text encoder.
+
+    Parameter names below ``mixtures`` and ``proprio_encoder`` are those of the published
+    checkpoints (their ``mot`` and ``proprio_encoder``).
+
+    Args:
+        config: See `FastWamConfig`.
+    """
+
+    def __init__(self, config: FastWamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.identity = Identity(family="fastwam", variant=config.variant, preset=config.preset)
+        self.mixtures = nn.ModuleDict(
+            {
+                "video": VideoExpert(config.video, config.vae.z_dim),
+                "action": ActionExpert(config.action, config.action_dim),
+            }
+        )
+        self.proprio_encoder = nn.Linear(config.proprio_dim, config.text.dim)
+        self.vae = WanVae(config.vae).requires_grad_(False).eval()
+        self.text = TextEncoder(config.text).requires_grad_(False).eval()
+        self.set_statistics(
+            Statistics.identity({"action": config.action_dim, "proprio": config.proprio_dim})
+        )
+
+    @classmethod
+    def drawn(
+        cls,
+        config: FastWamConfig,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Build with weights drawn from a seed; the global generator is left as it was."""
+        with torch.random.fork_rng(), torch.device(device):
+            torch.manual_seed(seed)
+            model = cls(config)
+            if not config.vae.mean:
+                model.vae.measure_scale(_synthetic_video(config))
+        return model.to(dtype)
+
+    @classmethod
+    def empty(
+        cls,
+        config: FastWamConfig,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """Build with memory but no values, for a checkpoint to fill."""
+        with torch.device("meta"):
+            model = cls(config)
+        model = model.to(dtype).to_empty(device=device)
+        model.vae.set_scale()
+        return model
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; the frozen parts stay as they are."""
+        super().train(mode)
+        self.vae.eval()
+        self.text.eval()
+        return self
+
+    @property
+    def video(self) -> VideoExpert:
+        """The video expert."""
+        expert = self.mixtures["video"]
+        assert isinstance(expert, VideoExpert)
+        return expert
+
+    @property
+    def action(self) -> ActionExpert:
+        """The action expert."""
+        expert = self.mixtures["action"]
+        assert isinstance(expert, ActionExpert)
+        return expert
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.proprio_encoder.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the experts."""
+        return self.proprio_encoder.weight.dtype
+
+    @property
+    def batch_spec(self) -> BatchSpec:
+        """What `loss` needs of each sample."""
+        config = self.config
+        return BatchSpec(
+            cameras=config.cameras,
+            image_size=config.render_size,
+            frame_offsets=config.frame_offsets,
+            horizon=config.horizon,
+            action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+            proprio=EEF_AXIS_ANGLE_GRIPPER,
+        )
+
+    # ----------------------------------------------------------------------- inputs
+
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Take a data set's statistics: "action" (of `data_actions`) and "proprio".
+
+        Raises:
+            CheckpointMismatch: They lack something or are of other dimensions.
+        """
+        config = self.config
+        self.action_scale = Normaliser(config.scaling, statistics, "action", config.action_dim)
+        self.proprio_scale = Normaliser(config.scaling, statistics, "proprio", config.proprio_dim)
+        self.statistics = statistics
+
+    def data_actions(self, actions: Tensor) -> Tensor:
+        """Write actions [..., A] of the suite's convention as the data set stores them.
+
+        Statistics are of these. The published LIBERO data store the gripper as 0 closed,
+        1 open; in the tiny preset nothing changes.
+        """
+        steps, out = self.config.gripper, actions.clone()
+        if steps.flip:
+            out[..., -1] = -out[..., -1]
+        if steps.from_unit:
+            out[..., -1] = (out[..., -1] + 1.0) / 2.0
+        return out
+
+    def suite_actions(self, normalised: Tensor) -> NDArray[np.float32]:
+        """Write denoised actions [..., A] in the suite's convention."""
+        stored = self.action_scale.backward(normalised).cpu().numpy()
+        return self.config.gripper.apply(stored.astype(np.float32))
+
+    def pixels(self, frames: Sequence[Frames]) -> Tensor:
+        """Process pictures and put the cameras side by side.
+
+        Args:
+            frames: Per camera uint8 [B, T, H, W, 3], in the model's orientation.
+
+        Returns:
+            [B, 3, T, height, width] in -1..1.
+        """
+        steps = self.config.images
+        ready = frames if steps == ImageSteps() else [steps.apply(f) for f in frames]
+        wide = np.concatenate(ready, axis=-2)
+        video = torch.from_numpy(np.ascontiguousarray(wide)).to(self.device)
+        return video.permute(0, 4, 1, 2, 3).to(self.dtype) * (2.0 / 255.0) - 1.0
+
+    def context_tokens(self, instruction: Sequence[str], proprio: Tensor) -> Tensor:
+        """Give the context: the prompt's tokens, then one token of proprioception.
+
+        Args:
+            instruction: B strings.
+            proprio: [B, P], raw.
+
+        Returns:
+            [B, length + 1, text dim].
+
+        Raises:
+            InstructionTooLong: A prompt exceeds the encoder.
+        """
+        text = self.text.encode([self.config.prompt.format(task=i) for i in instruction])
+        normalised = self.proprio_scale.forward(proprio.to(self.device)).to(self.dtype)
+        return torch.cat([text.to(self.dtype), self.proprio_encoder(normalised)[:, None]], dim=1)
+
+    def context(self, tokens: Tensor) -> Context:
+        """Project context tokens for every block of both experts."""
+        return Context(video=self.video.context(tokens), action=self.action.context(tokens))
+
+    def frame_times(self, timestep: Tensor, frames: int) -> Tensor:
+        """Spread timesteps [B] over latent frames [B, frames]: the first is clean, so 0."""
+        times = timestep[:, None].repeat(1, frames)
+        times[:, 0] = 0
+        return times
+
+    # ------------------------------------------------------------------- velocities
+
+    def velocities(
+        self, latents: Tensor, actions: Tensor, times: tuple[Tensor, Tensor], context: Context
+    ) -> tuple[Tensor, Tensor]:
+        """Predict both velocities in one pass over the whole sequence, nothing cached.
+
+        Args:
+            latents: [B, C, F, h, w], the first frame clean.
+            actions: [B, H, A].
+            times: Video and action timesteps, [B] each.
+            context: From `context`.
+
+        Returns:
+            [B, C, F, h, w] (the first frame's is of no use) and [B, H, A].
+        """
+        video_times = self.frame_times(times[0], latents.shape[2])
+        per_frame = self.config.tokens_per_frame
+        groups = [("V0", per_frame), ("V+", per_frame * (latents.shape[2] - 1))]
+        if self.config.variant == "idm":
+            groups = [("C" + kind[1:], n) for kind, n in groups]  # actions read the copy
+        groups.append(("A", actions.shape[1]))
+        mask = attention_mask(self.config.variant, groups, groups, device=self.device)
+        streams = [
+            self.video.stream(latents, video_times, context.video),
+            self.action.stream(actions, times[1], context.action),
+        ]
+        (video, action), _ = run(streams, mask)
+        shape = tuple(latents.shape)
+        return self.video.read(video, video_times, shape), self.action.read(action)
+
+    def idm_velocities(
+        self,
+        noisy: Tensor,
+        copy: Tensor,
+        actions: Tensor,
+        times: tuple[Tensor, Tensor, Tensor],
+        context: Context,
+    ) -> tuple[Tensor, Tensor]:
+        """Predict IDM's velocities in training: noisy video, conditioning copy, actions.
+
+        Args:
+            noisy, copy: [B, C, F, h, w], first frames clean.
+            actions: [B, H, A].
+            times: Of the three, [B] each.
+            context: From `context`.
+        """
+        frames, per_frame = noisy.shape[2], self.config.tokens_per_frame
+        later = per_frame * (frames - 1)
+        groups = [
+            ("V0", per_frame), ("V+", later), ("C0", per_frame), ("C+", later),
+            ("A", actions.shape[1]),
+        ]  # fmt: skip
+        mask = attention_mask("idm", groups, groups, device=self.device)
+        video_times = self.frame_times(times[0], frames)
+        streams = [
+            self.video.stream(noisy, video_times, context.video),
+            self.video.stream(copy, self.frame_times(times[1], frames), context.video),
+            self.action.stream(actions, times[2], context.action),
+        ]
+        (video, _, action), _ = run(streams, mask)
+        return self.video.read(video, video_times, tuple(noisy.shape)), self.action.read(action)
+
+    # --------------------------------------------------------------- loss and disk
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Flow-matching losses of one batch: see `losses.flow_losses`."""
+        return flow_losses(self, batch)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        (save_directory / STATISTICS).write_text(self.statistics.to_json())
+
+    @classmethod
+    def load(cls, source: str | Path, *, expect: Identity | None = None) -> Self:
+        """Load from a folder or hub id, statistics included (see `Pretrained.load`)."""
+        model = super().load(source, expect=expect)
+        path = local_folder(source) / STATISTICS
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise CheckpointMismatch(f"the checkpoint brings no {STATISTICS}: {path}") from error
+        model.set_statistics(Statistics.from_json(text))
+        return model
+
+    @classmethod
+    def config_type(cls) -> Any:
+        """The class of `config`."""
+        return FastWamConfig
+
+
+def _synthetic_video(config: FastWamConfig) -> Tensor:
+    """Smooth random pictures that drift: something for an untrained VAE to be measured on."""
+    height, width = config.picture_size
+    coarse = torch.rand(4, 3, len(config.frame_offsets), height // 8, width // 8)
+    fine = nn.functional.interpolate(
+        coarse, size=(len(config.frame_offsets), height, width), mode="trilinear"
+    )
+    return fine * 2.0 - 1.0

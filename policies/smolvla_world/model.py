@@ -1,0 +1,403 @@
+"""The model of every variant: SmolVLA, a predictor of the future and a way in.
+
+Axes: B rows, H actions, K steps ahead, C steps of history, D world channels.
+Source: FAMILIES C.0 to C.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from policies.batch import Batch, BatchSpec
+from policies.checkpoint import (
+    STATISTICS,
+    CheckpointMismatch,
+    Identity,
+    Pretrained,
+    Statistics,
+    local_folder,
+)
+from policies.preprocess import ImageSteps
+from policies.smolvla_world.attention import Tokens
+from policies.smolvla_world.config import FAMILY_NAME, Config, WorldConfig
+from policies.smolvla_world.fusion import (
+    ActionProphet,
+    FutureTokens,
+    GatedCrossAttention,
+    Memory,
+    Prophet,
+    SiteInjection,
+    WorldTokens,
+)
+from policies.smolvla_world.host import Cache, Host
+from policies.smolvla_world.tokens import Tokenizer
+from policies.smolvla_world.world import WorldEncoder
+from wamsim.conventions import ACTIONS, PROPRIOS
+
+_EPS = 1e-8  # LeRobot's normaliser: (x - mean) / (std + eps)
+GATE_CLOSED = 1e-6  # world-modality-vla: below it the memory is not even looked at
+
+
+@dataclass(frozen=True)
+class Query:
+    """A policy's input, embedded but for the future.
+
+    Attributes:
+        context: Images and language.
+        state: The state token.
+        world: Latest picture of the world camera, [B, 3, side, side].
+    """
+
+    context: Tokens
+    state: Tokens
+    world: Tensor
+
+
+class SmolVLAWorld(nn.Module, Pretrained):
+    """One variant; `loss` trains it, `sampling.sample` asks it.
+
+    Args:
+        config: See `presets.configuration`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.identity = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
+        host, fusion, world = config.host, config.fusion, config.world
+        self.host = Host(host)
+        self.tokenizer = Tokenizer(host.tokenizer, host.text_limit)
+        self.statistics = Statistics.identity(
+            {"action": host.action_dim, "proprio": host.state_dim}
+        )
+        self.encoder: WorldEncoder | None = None
+        self.prophet: Prophet | None = None
+        self.dynamics: ActionProphet | None = None
+        self.inject: GatedCrossAttention | None = None
+        self.sites: SiteInjection | None = None
+        self.suffix_inject: GatedCrossAttention | None = None
+        self.prefix_inject: GatedCrossAttention | None = None
+        self.world_tokens: WorldTokens | None = None
+        self.future_tokens: FutureTokens | None = None
+        self.policy_proj: nn.Linear | None = None
+        if world is None:
+            return
+        self.encoder = WorldEncoder(world)
+        variant, width = config.variant, host.expert_hidden
+        if fusion.flare_tokens:
+            self.future_tokens = FutureTokens(fusion.flare_tokens, width, world.hidden)
+        elif variant == "action_conditioned_prophet":
+            self.prophet = ActionProphet(fusion, world, host)
+        else:
+            self.prophet = Prophet(fusion, world)
+        if variant in ("late_gated_xattn", "action_conditioned_prophet"):
+            self.inject = self._gated(width)
+        elif variant == "suffix_in":
+            self.suffix_inject = self._gated(width)
+        elif variant == "prefix_xattn":
+            self.prefix_inject = self._gated(host.vlm.hidden)
+        elif variant == "world_tokens":
+            side = host.vlm.hidden if fusion.placement == "prefix" else width
+            gate = fusion.gate_init if fusion.gate_tokens else None
+            self.world_tokens = WorldTokens(world.hidden, side, gate)
+        elif variant == "constraint":
+            self.dynamics = ActionProphet(fusion, world, host)
+        if fusion.sites:
+            self.sites = SiteInjection(fusion, width, world.hidden)
+        if fusion.loss == "cos_policy":
+            self.policy_proj = nn.Linear(world.hidden, host.vlm.hidden)
+
+    def _gated(self, width: int) -> GatedCrossAttention:
+        assert self.config.world is not None
+        fusion = self.config.fusion
+        return GatedCrossAttention(
+            width, fusion.inject_heads, self.config.world.hidden, fusion.gate_init
+        )
+
+    # ------------------------------------------------------------------ checkpoints
+
+    @classmethod
+    def config_type(cls) -> type[Config]:
+        """The class of `config`."""
+        return Config
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        super()._save_pretrained(save_directory)
+        (save_directory / STATISTICS).write_text(self.statistics.to_json())
+
+    @classmethod
+    def load(cls, source: str | Path, *, expect: Identity | None = None) -> Self:
+        """Load weights and the statistics beside them.
+
+        Raises:
+            CheckpointMismatch: As `Pretrained.load`; or no statistics, or of other lengths.
+        """
+        model = super().load(source, expect=expect)
+        path = local_folder(source) / STATISTICS
+        try:
+            found = Statistics.from_json(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointMismatch(
+                f"{STATISTICS} belongs beside the weights but is not to be read ({error})."
+            ) from error
+        model.set_statistics(found)
+        return model
+
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Take a data set's statistics: mean and std of "action" and "proprio".
+
+        Raises:
+            CheckpointMismatch: Missing, or of other lengths.
+        """
+        host = self.config.host
+        for what, dim in (("action", host.action_dim), ("proprio", host.state_dim)):
+            for kind in ("mean", "std"):
+                statistics.get(what, kind, dim)
+        self.statistics = statistics
+
+    # ----------------------------------------------------------------------- inputs
+
+    @property
+    def world(self) -> WorldConfig:
+        """The world features' configuration; a variant without any has none to give."""
+        assert self.config.world is not None
+        return self.config.world
+
+    @property
+    def batch_spec(self) -> BatchSpec:
+        """What `losses` needs of each sample."""
+        c = self.config
+        offsets = (0,) if c.world is None else (*c.world.history, *range(1, c.world.horizon + 1))
+        return BatchSpec(
+            cameras=c.cameras,
+            image_size=c.image_size,
+            frame_offsets=offsets,
+            horizon=c.host.chunk,
+            action=ACTIONS[c.action],
+            proprio=PROPRIOS[c.proprio],
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.host.state_proj.weight.device
+
+    def _scale(self, what: str, dim: int) -> tuple[Tensor, Tensor]:
+        mean, std = (self.statistics.get(what, k, dim).to(self.device) for k in ("mean", "std"))
+        return mean, std + _EPS
+
+    def normalise(self, what: str, x: Tensor, width: int) -> Tensor:
+        """Z-score the last axis and pad it with zeros to `width`."""
+        mean, std = self._scale(what, x.shape[-1])
+        x = (x.to(self.device).float() - mean) / std
+        return nn.functional.pad(x, (0, width - x.shape[-1]))
+
+    def denormalise(self, actions: Tensor) -> Tensor:
+        """Cut [B, H, max_action_dim] to the real channels, in their own units."""
+        mean, std = self._scale("action", self.config.host.action_dim)
+        return actions[..., : self.config.host.action_dim] * std + mean
+
+    def steps(self, frames: Tensor) -> Tensor:
+        """Apply the configured picture steps to uint8 [..., H, W, 3]."""
+        steps = self.config.images
+        if steps == ImageSteps():
+            return frames.to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(steps.apply(frames.numpy()))).to(self.device)
+
+    def query(
+        self, frames: Mapping[str, Tensor], proprio: Tensor, instruction: Sequence[str]
+    ) -> Query:
+        """Embed the present.
+
+        Args:
+            frames: camera -> uint8 [B, H, W, 3], the right way up.
+            proprio: [B, P], in its own units.
+            instruction: B strings.
+        """
+        pictures = [self.host.pictures(self.steps(frames[c])) for c in self.config.cameras]
+        ids, valid = (t.to(self.device) for t in self.tokenizer(instruction))
+        state = self.normalise("proprio", proprio, self.config.host.max_state_dim)
+        context, own = self.host.prefix(pictures, ids, valid, state)
+        eye = self.config.world.camera if self.config.world else 0
+        return Query(context, own, pictures[eye])
+
+    def policy_features(self, pictures: Tensor) -> Tensor:
+        """Give the policy's own feature of pictures, its image tokens' mean [B, VLM width]."""
+        with torch.no_grad():
+            return self.host.see(pictures).mean(1)
+
+    # --------------------------------------------------------------------- velocity
+
+    def gates(self) -> Tensor | None:
+        """tanh of all gates, or None when the way in has none."""
+        found = [m.gate for m in (self.inject, self.suffix_inject, self.prefix_inject) if m]
+        if self.sites is not None:
+            found.append(self.sites.gates)
+        if self.world_tokens is not None and self.world_tokens.gate is not None:
+            found.append(self.world_tokens.gate)
+        return torch.tanh(torch.cat([g.reshape(-1) for g in found])) if found else None
+
+    def shows_memory(self) -> bool:
+        """Whether the future reaches the actions at all: there is a way in, and it is open.
+
+        Gated tokens count as open: at gate zero they are still tokens that are looked at.
+        """
+        if self.world_tokens is not None:
+            return True
+        gates = self.gates()
+        return gates is not None and bool((gates.abs() >= GATE_CLOSED).any())
+
+    def prefix(self, query: Query, memory: Memory | None) -> Tokens:
+        """Put the prefix together: images, language, state and, for some, the future."""
+        if memory is not None and self.world_tokens is not None:
+            block = self.config.fusion.prefix_block
+            if self.config.fusion.placement == "prefix":
+                future = Tokens.of(self.world_tokens(memory), first=block == "own", rest=False)
+                if block == "prefix":
+                    return Tokens.join(query.context, future, query.state)
+                return Tokens.join(query.context, query.state, future)
+        whole = Tokens.join(query.context, query.state)
+        if memory is not None and self.prefix_inject is not None:
+            return Tokens(self.prefix_inject(whole.embeddings, memory), whole.valid, whole.starts)
+        return whole
+
+    def _suffix(self, x: Tensor, time: Tensor, memory: Memory | None) -> tuple[Tokens, slice]:
+        """Give the suffix and where in it the actions are."""
+        fusion, chunk = self.config.fusion, self.config.host.chunk
+        actions = self.host.suffix(x, time)
+        if self.future_tokens is not None:
+            learned = self.future_tokens.tokens.expand(len(x), -1, -1)
+            order = (actions, learned) if fusion.flare_after else (learned, actions)
+            tokens = Tokens.of(torch.cat(order, 1), first=True, rest=fusion.flare_causal)
+            at = 0 if fusion.flare_after else fusion.flare_tokens
+            return tokens, slice(at, at + chunk)
+        if memory is not None and self.suffix_inject is not None:
+            actions = self.suffix_inject(actions, memory)
+        tokens = Tokens.of(actions, first=True, rest=True)  # causal among actions
+        in_suffix = self.world_tokens is not None and fusion.placement == "suffix"
+        if memory is not None and in_suffix and self.world_tokens is not None:
+            future = Tokens.of(self.world_tokens(memory), first=True, rest=False)
+            tokens = Tokens.join(future, tokens)
+        return tokens, slice(tokens.length - chunk, tokens.length)
+
+    def velocity(
+        self, prefix: Tokens | Cache, x: Tensor, time: Tensor, memory: Memory | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict the flow.
+
+        Args:
+            prefix: Its tokens (one joint pass), or its filled cache.
+            x: Noisy actions [B, H, max_action_dim].
+            time: [B], 1 is noise and 0 is data.
+            memory: The future that is shown; None leaves it out.
+
+        Returns:
+            Velocity [B, H, max_action_dim]; FLARE's aligned token states [B, M, width].
+        """
+        suffix, actions = self._suffix(x, time, memory)
+        kept: list[Tensor] = []
+
+        def after(depth: int, states: Tensor) -> Tensor:
+            if self.future_tokens is not None and depth == self.config.fusion.flare_layer:
+                rest = states[:, actions.stop :], states[:, : actions.start]
+                kept.append(torch.cat(rest, dim=1))
+            if self.sites is None or memory is None:
+                return states
+            return self.sites(depth, states, memory)
+
+        if isinstance(prefix, Cache):
+            states = self.host.denoise(prefix, suffix, after)
+        else:
+            states = self.host.together(prefix, suffix, after)[1]
+        states = states[:, actions].float()
+        if memory is not None and self.inject is not None:
+            states = self.inject(states, memory)
+        return self.host.action_out_proj(states), kept[0] if kept else None
+
+    # ------------------------------------------------------------------------ future
+
+    def predict(
+        self, history: Tensor, actions: Tensor | None = None, time: Tensor | None = None
+    ) -> Tensor:
+        """Run the Prophet: [B, K, D], a change or absolute as `fusion.delta` says."""
+        assert self.prophet is not None
+        if isinstance(self.prophet, ActionProphet):
+            assert actions is not None
+            assert time is not None
+            real = actions[..., : self.config.host.action_dim]
+            return self.prophet.with_actions(history, real, time)
+        return self.prophet(history)
+
+    def absolute(self, predicted: Tensor, present: Tensor) -> Tensor:
+        """Add the present [B, D] to a predicted change."""
+        return predicted + present[:, None] if self.config.fusion.delta else predicted
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Steps ahead of what `encode` and `imagined` give."""
+        ahead = self.world.horizon
+        return (ahead,) if self._far else tuple(range(1, ahead + 1))
+
+    @property
+    def _far(self) -> bool:
+        """All of FLARE's tokens stand for the one farthest future."""
+        return self.future_tokens is not None and self.config.fusion.flare_target == "last"
+
+    @property
+    def imagining_needs_history(self) -> bool:
+        """Whether `imagined` needs features of the past."""
+        changes = self.config.fusion.delta and self.policy_proj is None
+        return self.prophet is not None or (self.future_tokens is not None and changes)
+
+    def imagined(self, predicted: Tensor, present: Tensor | None, query: Query) -> Tensor:
+        """Put a prediction into the space of `encode`, [B, K, D'].
+
+        With loss "cos_policy" that is the policy's own image features, else V-JEPA's.
+
+        Args:
+            predicted: [B, K, D] or, from FLARE's tokens, [B, M, D].
+            present: Features of the present [B, D], where changes are predicted.
+            query: The present.
+        """
+        predicted = predicted.mean(1, keepdim=True) if self._far else predicted
+        if self.policy_proj is not None:
+            return self.absolute(self.policy_proj(predicted), self.policy_features(query.world))
+        return predicted if present is None else self.absolute(predicted, present)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Put real frames into the imagined space.
+
+        Args:
+            frames: uint8 [B, T, H, W, 3] of the world camera at `world.future`.
+
+        Returns:
+            float32 [B, K, D'].
+        """
+        assert self.encoder is not None
+        count = len(self.horizons)
+        if self.policy_proj is not None:
+            flat = self.steps(frames[:, -count:].flatten(0, 1))
+            return self.policy_features(self.host.pictures(flat)).unflatten(0, (-1, count))
+        seen = count + self.world.clip_frames - 1  # the present's own clip is not asked for
+        return self.encoder(frames[:, -seen:].to(self.device), count)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Give every loss term by name, and "total"; see `training.losses`."""
+        from policies.smolvla_world.training import losses
+
+        return losses(self, batch)[0]
+
+
+def build(config: Config, *, seed: int) -> SmolVLAWorld:
+    """Make a model with untrained weights that depend on `seed` alone."""
+    devices: list[Any] = []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        return SmolVLAWorld(config)

@@ -1,0 +1,423 @@
+"""Pictures: leaving out what cannot be seen changes none; depth and cameras are metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from envs import goals, rendering
+from envs.rendering import Painter, intrinsics
+from envs.runtime import Look, Simulation, shoot
+from envs.scene import Robot, Scene, SceneInfo, SuiteOptions, Thing
+from wamsim import registry
+from wamsim.contracts import EpisodeKey
+from wamsim.errors import RenderingUnavailable
+
+pytestmark = pytest.mark.sim
+
+NO_ROBOT = Robot(
+    joints=(), actuators=(), gripper_joints=(), gripper_actuators=(), eef_site="", eef_body="",
+    init_qpos=(), init_gripper_qpos=(), pad_geoms=((), ()),
+)  # fmt: skip
+BOX, PLANE, SPHERE = (
+    mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_SPHERE,
+)  # fmt: skip
+
+
+def _spec() -> mujoco.MjSpec:
+    """An empty world whose light casts no shadow, as in our scenes."""
+    spec = mujoco.MjSpec()
+    spec.worldbody.add_light(pos=(0, 0, 3), dir=(0, 0, -1), castshadow=False)
+    spec.stat.extent = 2.0
+    return spec
+
+
+def _geom(body: mujoco.MjsBody, kind: mujoco.mjtGeom, size: tuple, **more) -> mujoco.MjsGeom:
+    return body.add_geom(type=kind, size=size, group=1, **more)  # group 0 is hidden
+
+
+def _scene(spec: mujoco.MjSpec, cameras: tuple[str, ...], things: tuple[Thing, ...] = ()) -> Scene:
+    info = SceneInfo(
+        id="test", robot=NO_ROBOT, things=things, regions=(), cameras={c: c for c in cameras}
+    )
+    return Scene(model=spec.compile(), info=info)
+
+
+@pytest.fixture
+def painter() -> Iterator:
+    made: list[Painter] = []
+
+    def one(scene: Scene) -> Painter:
+        made.append(Painter(scene))
+        return made[-1]
+
+    yield one
+    for p in made:
+        p.close()
+
+
+def _draw(p: Painter, camera: str, size=(48, 64), *, qpos=None, lit=(), depth=False):
+    return p.draw(p.scene.model.qpos0 if qpos is None else qpos, lit, camera, size, depth)
+
+
+# ------------------------------------------------------------------------------ culling
+
+
+class Culling:
+    """Compares pictures with and without what `_visible` leaves out, and counts that."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.everything = False
+        self.left_out = 0
+        original = Painter._visible
+
+        def visible(painter: Painter, camera: int, aspect: float) -> np.ndarray:
+            found = original(painter, camera, aspect)
+            if self.everything:
+                return np.ones_like(found)
+            self.left_out += int((~found).sum())
+            return found
+
+        monkeypatch.setattr(Painter, "_visible", visible)
+
+    def check(self, p: Painter, camera: str, size: tuple[int, int] = (64, 64)) -> np.ndarray:
+        pictures = []
+        for self.everything in (False, True):
+            pictures.append(p.shoot(camera, size)[0].copy())
+        assert np.array_equal(*pictures), camera
+        return pictures[0]
+
+
+@pytest.fixture
+def culling(monkeypatch: pytest.MonkeyPatch) -> Culling:
+    return Culling(monkeypatch)
+
+
+def _random_pose(scene: Scene, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The arm anywhere within its limits, things anywhere around the table."""
+    model, qpos = scene.model, start.copy()
+    for j in range(model.njnt):
+        at = model.jnt_qposadr[j]
+        if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE:
+            qpos[at : at + 3] += rng.normal(0, 0.3, 3)
+            qpos[at + 3 : at + 7] = rng.normal(0, 1, 4)
+        elif model.jnt_limited[j]:
+            qpos[at] = rng.uniform(*model.jnt_range[j])
+    return qpos
+
+
+def _check_poses(scene: Scene, start: np.ndarray, p: Painter, culling: Culling, poses: int) -> None:
+    rng = np.random.default_rng(0)
+    lights = sum(len(t.lit_sites) for t in scene.info.things)
+    for i in range(poses):
+        qpos = start if i == 0 else _random_pose(scene, start, rng)
+        p.pose(qpos, (bool(i % 2),) * lights)
+        for camera in ("agentview", "eye_in_hand"):
+            culling.check(p, camera)
+    assert culling.left_out > 10 * poses  # it is worth something
+
+
+@pytest.mark.parametrize("suite", ["tabletop_object", "tabletop_spatial", "tabletop_goal"])
+def test_leaving_geoms_out_changes_no_pixel_of_tabletop(
+    suite: str, scene_cache_dir: Path, painter, culling: Culling
+) -> None:
+    backend = registry.suite(suite, SuiteOptions(cache_dir=scene_cache_dir))
+    task = backend.suite.tasks[0]
+    scene = backend.scene(task)
+    start = backend.start(scene, task, EpisodeKey(suite, task.name, 0), 0)
+    scene.set_fixtures(start.fixtures)
+    _check_poses(scene, start.nominal_qpos, painter(scene), culling, poses=20)
+
+
+@pytest.mark.libero
+@pytest.mark.parametrize(
+    ("suite", "task", "mirror"),
+    [
+        ("libero_goal", 7, True),  # a stove, whose top mirrors
+        ("libero_object", 0, False),
+        ("libero_10", 2, True),  # kitchen with a stove
+    ],
+)
+def test_leaving_geoms_out_changes_no_pixel_of_libero(
+    suite: str, task: int, mirror: bool, libero_assets: Path, scene_cache_dir: Path, painter,
+    culling: Culling,
+) -> None:  # fmt: skip
+    options = SuiteOptions(cache_dir=scene_cache_dir, libero_assets=libero_assets)
+    backend = registry.suite(suite, options)
+    chosen = backend.suite.tasks[task]
+    scene = backend.scene(chosen)
+    start = backend.start(scene, chosen, EpisodeKey(suite, chosen.name, 0), 0)
+    scene.set_fixtures(start.fixtures)
+    p = painter(scene)
+    assert bool(p._mirrors) is mirror
+    _check_poses(scene, start.nominal_qpos, p, culling, poses=8)
+
+
+def test_leaving_geoms_out_changes_no_pixel_between_mirrors(painter, culling: Culling) -> None:
+    spec = _spec()
+    mirror = spec.add_material(name="mirror", reflectance=0.7)
+    mirror.rgba = (0.3, 0.3, 0.3, 1)
+    world = spec.worldbody
+    _geom(world, PLANE, (3, 3, 0.1), material="mirror", pos=(0, 0, -1))
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        body = world.add_body(name=f"thing_{i}")
+        body.add_freejoint()
+        kind = (BOX, SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER)[i % 4]
+        _geom(body, kind, tuple(rng.uniform(0.05, 0.2, 3)), rgba=(*rng.uniform(0, 1, 3), 1))
+    for i in range(2):
+        body = world.add_body(name=f"glass_{i}")
+        body.add_freejoint()
+        _geom(body, BOX, (0.5, 0.3, 0.02), material="mirror")
+    eye = world.add_body(name="eye")
+    eye.add_freejoint()
+    _geom(eye, SPHERE, (0.001, 0, 0))
+    eye.add_camera(name="eye", fovy=50)
+    scene = _scene(spec, ("eye",))
+    p = painter(scene)
+    assert len(p._mirrors) == 3
+    shown = 0.0
+    for _ in range(120):
+        qpos = rng.normal(0, 0.7, scene.model.nq)
+        p.pose(qpos, ())
+        shown += culling.check(p, "eye", (40, 56)).std()
+    assert culling.left_out > 120
+    assert shown > 1000  # pictures of something
+
+
+def test_a_thing_seen_only_in_a_mirror_is_drawn(painter, culling: Culling) -> None:
+    spec = _spec()
+    spec.add_material(name="mirror", reflectance=0.9)
+    world = spec.worldbody
+    _geom(world, BOX, (0.5, 0.5, 0.01), material="mirror", pos=(0, 0, -0.01))
+    lamp = _geom(world, SPHERE, (0.2, 0, 0), pos=(0, 1, 1.2), rgba=(1, 0, 0, 1), name="lamp")
+    # looks down at the mirror from the other side: the lamp is outside its view
+    world.add_camera(name="eye", pos=(0, -1, 1), xyaxes=(1, 0, 0, 0, 1, 1), fovy=40)
+    assert lamp is not None
+    scene = _scene(spec, ("eye",))
+    p = painter(scene)
+    p.pose(scene.model.qpos0, ())
+    with_lamp = culling.check(p, "eye").astype(int)
+    scene.model.geom("lamp").rgba[:] = (0, 0, 1, 1)
+    with_blue_lamp = culling.check(p, "eye").astype(int)
+    red = with_lamp[..., 0] - with_blue_lamp[..., 0]
+    assert red.max() > 30
+    assert not rendering._Boxes(scene.model, p._data).touch(
+        p._data.cam_xpos[0], rendering._view_planes(scene.model, p._data, 0, 1.0)
+    )[scene.geom_id("lamp")]
+
+
+def test_where_lights_cast_shadows_nothing_is_left_out(painter) -> None:
+    spec = _spec()
+    spec.worldbody.add_light(pos=(1, 0, 3), dir=(0, 0, -1), castshadow=True)
+    _geom(spec.worldbody, BOX, (0.1, 0.1, 0.1), pos=(0, 0, 9))
+    spec.worldbody.add_camera(name="down", pos=(0, 0, 2))
+    p = painter(_scene(spec, ("down",)))
+    p.pose(p.scene.model.qpos0, ())
+    assert p._visible(0, 1.0).all()
+
+
+def test_drawing_leaves_the_model_as_it_was(painter) -> None:
+    spec = _spec()
+    _geom(spec.worldbody, BOX, (0.1, 0.1, 0.1), pos=(0, 0, 9))
+    spec.worldbody.add_camera(name="down", pos=(0, 0, 2))
+    p = painter(_scene(spec, ("down",)))
+    groups = p.scene.model.geom_group.copy()
+    _draw(p, "down")
+    assert np.array_equal(p.scene.model.geom_group, groups)
+
+
+# ---------------------------------------------------------------- depth and projection
+
+
+def _down(height: float) -> mujoco.MjSpec:
+    spec = _spec()
+    _geom(spec.worldbody, PLANE, (5, 5, 0.1))
+    spec.worldbody.add_camera(name="down", pos=(0, 0, height), fovy=60)
+    return spec
+
+
+@pytest.mark.parametrize("height", [0.3, 0.8, 1.5, 4.0])
+def test_depth_of_a_plane_is_its_distance_along_the_optical_axis(height: float, painter) -> None:
+    _, depth = _draw(painter(_scene(_down(height), ("down",))), "down", depth=True)
+    assert (depth.shape, depth.dtype) == ((48, 64), np.float32)
+    assert np.abs(depth - height).max() < 1e-3  # everywhere, not along the rays
+
+
+def test_depth_of_a_box_on_a_plane(painter) -> None:
+    spec = _down(1.5)
+    _geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0, 0, 0.15))
+    p = painter(_scene(spec, ("down",)))
+    _, depth = _draw(p, "down", (120, 160), depth=True)
+    assert depth[60, 80] == pytest.approx(1.2, abs=1e-3)
+    assert depth[2, 2] == pytest.approx(1.5, abs=1e-3)
+    # the box's top, 0.4 by 0.2 m at 1.2 m: focal length 60 / tan 30 = 103.9 pixels
+    top = depth < 1.21
+    assert top.sum(axis=1).max() == pytest.approx(0.4 / 1.2 * 103.9, abs=1.5)
+    assert top.sum(axis=0).max() == pytest.approx(0.2 / 1.2 * 103.9, abs=1.5)
+
+
+TILTED = {"pos": (0.8, -0.6, 0.9), "xyaxes": (0.6, 0.8, 0, -0.48, 0.36, 0.8), "fovy": 45}
+
+
+@pytest.mark.parametrize("size", [(96, 96), (60, 120), (120, 60)])
+def test_depth_and_camera_matrices_put_every_pixel_on_the_floor(
+    size: tuple[int, int], painter
+) -> None:
+    spec = _down(1.0)
+    spec.worldbody.add_camera(name="tilted", **TILTED)
+    p = painter(_scene(spec, ("tilted",)))
+    _, depth = _draw(p, "tilted", size, depth=True)
+    pinhole, pose = intrinsics(p.scene, "tilted", size), p.camera_pose("tilted")
+    v, u = np.mgrid[: size[0], : size[1]] + 0.5  # pixel centres
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(pinhole).T
+    points = (rays * depth[..., None]) @ pose[:3, :3].T + pose[:3, 3]
+    near = depth < 4  # the rest is beyond the table
+    assert near.mean() > 0.3
+    assert np.abs(points[..., 2][near]).max() < 1e-3 * 4
+
+
+@pytest.mark.parametrize("size", [(200, 200), (120, 240), (240, 120)])
+@pytest.mark.parametrize(
+    "point", [(0.0, 0.0, 0.1), (0.15, -0.1, 0.3), (-0.1, 0.1, 0.02), (0.2, 0.12, 0.15)]
+)
+def test_a_known_point_lies_where_the_matrices_say(
+    point: tuple[float, float, float], size: tuple[int, int], painter
+) -> None:
+    spec = _spec()
+    spec.add_material(name="glow", rgba=(0, 1, 0, 1), emission=1.0)
+    _geom(spec.worldbody, SPHERE, (0.02, 0, 0), pos=point, material="glow")
+    spec.worldbody.add_camera(name="tilted", **TILTED)
+    p = painter(_scene(spec, ("tilted",)))
+    picture, depth = _draw(p, "tilted", size, depth=True)
+    pinhole, pose = intrinsics(p.scene, "tilted", size), p.camera_pose("tilted")
+    assert pose[:3, :3] @ pose[:3, :3].T == pytest.approx(np.eye(3), abs=1e-9)
+    x, y, z = pinhole @ (np.linalg.inv(pose) @ (*point, 1))[:3]
+    rows, columns = np.nonzero(picture[..., 1] > 100)
+    assert len(rows) > 4
+    assert columns.mean() + 0.5 == pytest.approx(x / z, abs=0.5)
+    assert rows.mean() + 0.5 == pytest.approx(y / z, abs=0.5)
+    # the sphere's nearest point is its radius before its centre
+    assert depth[rows, columns].min() == pytest.approx(z - 0.02, abs=2e-3)
+
+
+def test_pictures_are_upright(painter) -> None:
+    spec = _spec()
+    for name, colour, at in (
+        ("red", (1, 0, 0, 1), (0, 0.5, 0)),
+        ("blue", (0, 0, 1, 1), (0.5, 0, 0)),
+    ):
+        spec.add_material(name=name, rgba=colour, emission=1.0)
+        _geom(spec.worldbody, SPHERE, (0.1, 0, 0), pos=at, material=name)
+    spec.worldbody.add_camera(name="down", pos=(0, 0, 2), fovy=60)  # x right, y up
+    picture, _ = _draw(painter(_scene(spec, ("down",))), "down", (60, 60))
+    rows, _ = np.nonzero(picture[..., 0] > picture[..., 2] + 50)
+    _, columns = np.nonzero(picture[..., 2] > picture[..., 0] + 50)
+    assert rows.max() < 30  # red lies up
+    assert columns.min() >= 30  # blue lies right
+
+
+def test_larger_pictures_grow_the_buffer_and_smaller_ones_stay_the_same(painter) -> None:
+    spec = _down(1.5)
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 100, 80
+    _geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0.1, 0.2, 0.15), rgba=(1, 0, 0, 1))
+    p = painter(_scene(spec, ("down",)))
+    before = _draw(p, "down", (48, 64))[0].copy()
+    large = _draw(p, "down", (480, 640))[0]
+    assert large.shape == (480, 640, 3)
+    assert (large[..., 0] > large[..., 1] + 50).mean() == pytest.approx(
+        (before[..., 0] > before[..., 1] + 50).mean(), abs=0.01
+    )
+    assert np.array_equal(_draw(p, "down", (48, 64))[0], before)
+
+
+# ------------------------------------------------------------------------------- lights
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0, 2.0], ids=["ours off", "on", "-1", "2"])
+def test_a_burner_shows_when_it_is_lit(alpha: float, painter) -> None:
+    # LIBERO's sites go from -1 to 2 and back; ours from 0 to 1. Models may be cached either way.
+    spec = _down(1.5)
+    for name, x in (("left", -0.3), ("right", 0.3)):
+        spec.worldbody.add_site(
+            name=name, type=mujoco.mjtGeom.mjGEOM_CYLINDER, size=(0.1, 0.01, 0), pos=(x, 0, 0.02),
+            rgba=(1, 0, 0, alpha),
+        )  # fmt: skip
+    stove = Thing(
+        name="stove", category="stove", body="world", geoms=(), lit_sites=("left", "right")
+    )
+    p = painter(_scene(spec, ("down",), (stove,)))
+
+    def red(lit: tuple[bool, bool]) -> list[bool]:
+        picture = _draw(p, "down", lit=lit)[0].astype(int)
+        shown = picture[..., 0] > picture[..., 1] + 40
+        return [bool(shown[:, :32].any()), bool(shown[:, 32:].any())]
+
+    for lit in ((False, False), (True, False), (False, True), (True, True), (False, False)):
+        assert red(lit) == list(lit)
+
+
+# ---------------------------------------------------------------------------- recorded
+
+
+@pytest.mark.parametrize("suite", ["tabletop_goal"])
+def test_pictures_of_recorded_glimpses_equal_live_ones(
+    suite: str, scene_cache_dir: Path, painter
+) -> None:
+    look = Look(cameras=("agentview", "eye_in_hand"), size=(64, 64), depth=True)
+    options = SuiteOptions(cache_dir=scene_cache_dir)
+    backend = registry.suite(suite, options)
+    task = next(t for t in backend.suite.tasks if t.name == "turn_on_stove")
+    scene = backend.scene(task)
+    sims, live, recorded = [], [], []
+    for index in (0, 1):  # two episodes over one model, as in a worker
+        sim = Simulation(scene, goals.parse(task.goal))
+        sim.start(backend.start(scene, task, EpisodeKey(suite, task.name, index), 0))
+        sims.append(sim)
+    p, rng = painter(scene), np.random.default_rng(0)
+    knob = scene.qpos_address(scene.thing("stove").joints[0])
+    for step in range(6):
+        for sim in sims:
+            sim.activate()
+            if step == 3:
+                limit = scene.thing("stove").articulation.turn_on
+                assert limit is not None
+                sim.data.qpos[knob] = next(q for q in (-2, 2) if limit.holds(q))
+            sim.step(rng.uniform(-1, 1, 7))
+            glimpse = sim.glimpse()
+            live.append(shoot(p, sim.fixtures, glimpse, look))
+            recorded.append((sim.fixtures, glimpse))
+    assert {glimpse.lit for _, glimpse in recorded} == {(False,), (True,)}
+
+    fresh = registry.suite(suite, options).scene(task)  # another process, another day
+    other = painter(fresh)
+    for (fixtures, glimpse), (frames, depth) in reversed(list(zip(recorded, live, strict=True))):
+        again, depth_again = shoot(other, fixtures, glimpse, look)
+        assert np.array_equal(again, frames)
+        assert np.array_equal(depth_again, depth)
+    pictures = {frames.tobytes() for frames, _ in live}
+    assert len(pictures) == len(live)  # and they do differ from each other
+
+
+# ------------------------------------------------------------------------------- trouble
+
+
+def test_a_machine_without_opengl_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: int) -> None:
+        raise RuntimeError("no EGL display")
+
+    monkeypatch.setattr(rendering, "_context", None)
+    monkeypatch.setattr(mujoco, "GLContext", broken)
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises(RenderingUnavailable, match=r"MUJOCO_GL=egl \(no EGL display\).*libegl1"):
+        rendering.gl_context()
+
+
+def test_opengl_says_who_it_is() -> None:
+    found = rendering.gl_strings()
+    assert set(found) == {"vendor", "renderer", "version"}
+    assert all(found.values())
