@@ -18,10 +18,12 @@ if sys.platform.startswith("linux"):
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from wamsim import registry
-from wamsim.errors import WamsimError
+from wamsim.errors import RenderingUnavailable, WamsimError
+from wamsim.folders import default_cache_dir
 
 app = typer.Typer(
     name="wamsim",
@@ -52,7 +54,8 @@ Workers = Annotated[
 
 
 def _resources(cache: Path | None, assets: Path | None, workers: int = 1, slots: int = 2):
-    from envs.evaluation import Resources, default_cache_dir
+    _import_simulator()
+    from envs.evaluation import Resources
 
     return Resources(
         workers=workers or os.cpu_count() or 1,
@@ -60,6 +63,18 @@ def _resources(cache: Path | None, assets: Path | None, workers: int = 1, slots:
         cache_dir=cache or default_cache_dir(),
         libero_assets=assets,
     )
+
+
+def _import_simulator() -> None:
+    try:
+        import mujoco  # noqa: F401
+    except (AttributeError, ImportError, OSError) as error:
+        # With MUJOCO_GL=egl and no libEGL the import itself fails, in PyOpenGL.
+        raise RenderingUnavailable(
+            f"mujoco cannot be imported with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} "
+            f"({error}). Most likely OpenGL is missing: `apt-get install libegl1 libgl1-mesa-dri libgles2`. "
+            f"`wamsim doctor` looks closer."
+        ) from error
 
 
 def _options(pairs: list[str]) -> dict[str, str]:
@@ -207,7 +222,7 @@ def list_command(
     libero_assets: Assets = None,
 ) -> None:
     """List suites, tasks, policies, world models or protocols."""
-    from envs.evaluation import default_cache_dir
+    _import_simulator()
     from envs.scene import SuiteOptions
     from wamsim.errors import nearest
 
@@ -274,17 +289,33 @@ def video_command(
     """Draw mp4s from recorded states, all cameras side by side."""
     from envs.replay import make_videos
 
-    paths = make_videos(
-        run,
-        episodes=episodes if episodes in ("failures", "all") else _count(episodes),
-        size=(size, size),
-        out=out,
-        resources=_resources(cache, libero_assets, workers),
-    )
-    for path in paths:
-        console.print(escape(str(path)), highlight=False, soft_wrap=True)
+    resources = _resources(cache, libero_assets, workers)
+    with Progress(console=console, transient=True) as bar:
+        drawing = bar.add_task("drawing", total=None)
+        paths = make_videos(
+            run,
+            episodes=episodes if episodes in ("failures", "all") else _count(episodes),
+            size=(size, size),
+            out=out,
+            resources=resources,
+            progress=lambda done, total, path: bar.update(drawing, completed=done, total=total),
+            said=lambda sentence: console.print(escape(sentence), style="yellow"),
+        )
     if not paths:
         console.print(f"No episode to draw (--episodes {episodes}).")
+        return
+    for path in paths[:SHOWN]:
+        console.print(escape(str(path)), highlight=False, soft_wrap=True)
+    if len(paths) > SHOWN:
+        console.print(f"... and {len(paths) - SHOWN} more")
+    console.print(
+        f"{len(paths)} videos in {escape(str(out or run / 'videos'))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+SHOWN = 5  # videos that are listed by name
 
 
 def _count(text: str) -> int:
@@ -364,12 +395,7 @@ def doctor_command(cache: Cache = None, libero_assets: Assets = None) -> None:
     """Check this machine: OpenGL, versions, assets, GPU, cache; say what to do."""
     from envs.doctor import Setup, checks
 
-    resources = _resources(cache, libero_assets, workers=0)
-    setup = Setup(
-        cache_dir=resources.cache_dir,
-        libero_assets=resources.libero_assets,
-        workers=resources.workers,
-    )
+    setup = Setup(cache_dir=cache or default_cache_dir(), libero_assets=libero_assets)
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table("", "check", "found", "what to do", box=None)
     worst = "ok"

@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
 from packaging.requirements import Requirement
 
 from envs.doctor_probes import ask
+from wamsim.folders import default_cache_dir
 from wamsim.messages import View
 
 Status = Literal["ok", "warn", "fail"]
@@ -82,14 +82,9 @@ class Setup:
         workers: Processes of an evaluation.
     """
 
-    cache_dir: Path = field(default_factory=lambda: default_cache_dir())
+    cache_dir: Path = field(default_factory=default_cache_dir)
     libero_assets: Path | None = None
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-
-
-def default_cache_dir() -> Path:
-    """As `envs.evaluation.default_cache_dir`, without importing a simulator."""
-    return Path(platformdirs.user_cache_dir("wamsim", appauthor=False))
 
 
 def checks(setup: Setup | None = None) -> list[Check]:

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from envs.pool import Pool
 from envs.scene import SuiteOptions
 from wamsim import provenance, registry
 from wamsim.contracts import EpisodeKey, Policy, Task
 from wamsim.errors import WamsimError, nearest
 from wamsim.fitting import check_fit
+from wamsim.folders import default_cache_dir
 from wamsim.registry import PolicyChoice
 from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions, look_plan
 from wamsim.run_folder import RunFolder, config_hash
@@ -105,13 +104,8 @@ class Resources:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     slots: int = 2
     memory_bound: int = 3 << 30
-    cache_dir: Path = field(default_factory=lambda: default_cache_dir())
+    cache_dir: Path = field(default_factory=default_cache_dir)
     libero_assets: Path | None = None
-
-
-def default_cache_dir() -> Path:
-    """Where compiled scenes are kept unless the caller says otherwise."""
-    return Path(platformdirs.user_cache_dir("wamsim", appauthor=False))
 
 
 @dataclass(frozen=True, kw_only=True)

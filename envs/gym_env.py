@@ -24,6 +24,7 @@ from envs.scene import Scene, SuiteOptions
 from wamsim import registry
 from wamsim.contracts import EpisodeKey, Task
 from wamsim.errors import RenderingUnavailable, UnknownName, nearest
+from wamsim.folders import default_cache_dir
 
 Observation = dict[str, NDArray[Any]]
 
@@ -273,6 +274,5 @@ def _folder(given: str | Path | None, variable: str) -> Path | None:
 
 
 def _cache_dir(given: str | Path | None) -> Path:
-    from envs.evaluation import default_cache_dir  # imports the pool, which this does not need
 
     return _folder(given, CACHE_VARIABLE) or default_cache_dir()

@@ -14,7 +14,7 @@ import multiprocessing as mp
 import os
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -26,6 +26,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from envs.processes import environment
 from envs.scene import Scene, SuiteBackend, SuiteOptions
 from envs.worker import Begin, Describe, Run, WorkerSpec, main, slot_arrays
 from wamsim import registry
@@ -258,7 +259,7 @@ class Pool(VectorEnv):
         }
         if "CUDA_VISIBLE_DEVICES" not in os.environ:
             del child["CUDA_VISIBLE_DEVICES"]
-        with _environment(child):
+        with environment(child):
             process.start()
         theirs.close()
         return _Remote(process=process, pipe=ours, shared=shared, busy=deque())
@@ -418,17 +419,3 @@ class Pool(VectorEnv):
                     [self._pictures[s][v][0][positions[s], c] for s in range(self.num_envs)]
                 )
         return out
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Any:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -34,8 +34,12 @@ def gl_context() -> Any:
     if _context is None:
         backend = os.environ.get("MUJOCO_GL", "").lower() or "the default"
         try:
-            _context = mujoco.GLContext(64, 64)
-            _context.make_current()
+            context = mujoco.GLContext(64, 64)
+            context.make_current()
+            # glfw without a display makes a context that cannot draw; this finds out
+            nothing = mujoco.MjModel.from_xml_string("<mujoco/>")
+            mujoco.MjrContext(nothing, mujoco.mjtFontScale.mjFONTSCALE_50).free()
+            _context = context
         except Exception as error:
             raise RenderingUnavailable(
                 f"no OpenGL context could be made with MUJOCO_GL={backend} ({error}). On Debian or "
@@ -173,9 +177,9 @@ class Painter:
         eye = data.cam_xpos[camera]
         view = _view_planes(model, data, camera, aspect)
         visible = boxes.unbounded | boxes.touch(eye, view)
-        for mirror in self._mirrors:
-            if not visible[mirror]:
-                continue
+        reflecting = [mirror for mirror in self._mirrors if visible[mirror]]
+        visible[self._mirrors] = True  # in MuJoCo one mirror, even unseen, dims another's image
+        for mirror in reflecting:
             rotation = data.geom_xmat[mirror].reshape(3, 3)
             normal = rotation[:, 2]
             point = data.geom_xpos[mirror].copy()

@@ -41,9 +41,8 @@ def test_system_packages_are_those_of_the_file() -> None:
 
 
 def test_defaults_are_those_of_an_evaluation() -> None:
-    from envs.evaluation import Resources, default_cache_dir
+    from envs.evaluation import Resources
 
-    assert doctor.default_cache_dir() == default_cache_dir()
     assert Resources().slots == doctor._SLOTS
     assert Resources().workers == Setup().workers
 

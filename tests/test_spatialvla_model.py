@@ -280,9 +280,7 @@ def test_voxels_above_the_cap_are_chosen_by_the_rows_seed() -> None:
     def chosen(*seeds: int) -> list[list[float]]:
         own = np.array(seeds, np.uint64)
         n = len(seeds)
-        tokens, valid = pool_voxels(
-            features[:n], points[:n], voxel_m=0.2, capacity=6, seeds=own
-        )
+        tokens, valid = pool_voxels(features[:n], points[:n], voxel_m=0.2, capacity=6, seeds=own)
         assert bool(valid.all())
         return tokens[..., 0].tolist()
 
@@ -315,7 +313,7 @@ def test_the_loss_term_by_term(variant: str) -> None:
     t = torch.tensor([0.5 * (1 + math.erf(float(v) / math.sqrt(2))) for v in z])
     a = (data.actions - mean) / (std + 1e-8)
     x = torch.stack([t[i] * eps[i] + (1 - t[i]) * a[i] for i in range(2)])
-    velocity = made.velocity(x, t, prefix)
+    velocity = made.velocity(x, t, prefix).detach()
     for i in range(2):
         for h in range(8):
             for c in range(7):
@@ -422,9 +420,7 @@ def test_published_counts_of_deep_fusion() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("fixed", [True, False], ids=["fixed noise", "fresh noise"])
-def test_two_hundred_steps(
-    variant: str, fixed: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_hundred_steps(variant: str, fixed: bool, capsys: pytest.CaptureFixture[str]) -> None:
     made = untrained(preset(variant, "tiny"), 0)
     torch.manual_seed(0)
     data = batch(4, seeds=fixed)

@@ -28,6 +28,7 @@ from typing import Any
 import mujoco  # noqa: F401  it reads MUJOCO_GL when imported: before _no_opengl changes it
 import numpy as np
 
+from envs.processes import environment
 from wamsim.errors import AssetsMissing
 
 # requirements/simulators.txt installs exactly these.
@@ -145,7 +146,7 @@ def _config() -> Iterator[None]:
     }
     text = "".join(f'{key}: "{value}"\n' for key, value in keys.items())
     (Path(_config_dir.name) / "config.yaml").write_text(text)
-    with _environment("LIBERO_CONFIG_PATH", _config_dir.name):
+    with environment({"LIBERO_CONFIG_PATH": _config_dir.name}):
         yield
 
 
@@ -167,19 +168,5 @@ def _no_opengl() -> Iterator[None]:
             MUJOCO_GPU_RENDERING=False, FILE_LOGGING_LEVEL=None, CONSOLE_LOGGING_LEVEL="ERROR"
         )
         sys.modules["robosuite.macros_private"] = private
-    with _environment("MUJOCO_GL", "disabled"):
+    with environment({"MUJOCO_GL": "disabled"}):
         yield
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for a while."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before

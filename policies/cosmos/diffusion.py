@@ -11,7 +11,7 @@ arXiv 2308.02157 (RES).
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.cosmos.config import NoiseConfig, SamplerConfig
+from policies.noise import noise_from_seeds
+
+# Past every stream that planning draws latents from
+VARIANCE_STREAM = 1 << 48
 
 # x_sigma [R, C, T, h, w] float64, sigma [R] float64 -> x0 estimate [R, C, T, h, w]
 Denoiser = Callable[[Tensor, Tensor], Tensor]
@@ -63,14 +67,17 @@ def row_grids(
     """Give one grid per (seed, stream), [N, R] float64; equal without `vary_variance`."""
     if not config.vary_variance:
         return sigma_grid(config, steps=steps)[:, None].expand(-1, len(seeds) * len(streams))
+    # uniform draws as the normal distribution's own quantiles, so that they too come from
+    # the rows' seeds alone
+    drawn = [noise_from_seeds(seeds, (2,), stream=VARIANCE_STREAM + s) for s in streams]
+    normal = torch.stack(drawn, dim=1).flatten(0, 1).to(torch.float64)
+    uniform = 0.5 * (1.0 + torch.erf(normal / 2.0**0.5))
     columns: list[Tensor] = []
-    for seed, stream in itertools.product(seeds, streams):
-        draw = np.random.Generator(np.random.PCG64([int(seed), stream, 1]))
-        own = SamplerConfig(
-            steps=config.steps,
-            sigma_max=config.sigma_max * draw.uniform(1.0, 3.0),
-            sigma_min=config.sigma_min * draw.uniform(0.1, 1.0),
-            rho=config.rho,
+    for high, low in uniform.tolist():
+        own = dataclasses.replace(
+            config,
+            sigma_max=config.sigma_max * (1.0 + 2.0 * high),
+            sigma_min=config.sigma_min * (0.1 + 0.9 * low),
         )
         columns.append(sigma_grid(own, steps=steps))
     return torch.stack(columns, dim=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.cosmos.config import PRESETS, Aggregator, CosmosConfig, preset
@@ -138,31 +137,23 @@ def make(variant: str, options: CosmosOptions) -> Policy:
 def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) -> CosmosModel:
     import torch
 
-    from policies.checkpoint import CONFIG, local_folder
-    from policies.cosmos.model import CosmosModel, build
-    from policies.cosmos.weights import load_published
+    from policies.checkpoint import CONFIG, Identity, local_folder
+    from policies.cosmos.model import FAMILY_NAME, CosmosModel, build
+    from policies.cosmos.weights import load_published, text_table
 
-    if checkpoint is None:
+    folder = None if checkpoint is None else local_folder(checkpoint)
+    if folder is None:
         model = build(resolve(config, options), init_seed=options.init_seed)
+    elif (folder / CONFIG).exists():
+        expect = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
+        model = CosmosModel.load(folder, expect=expect)
+        model.config = resolve(model.config, options)
     else:
-        folder = local_folder(checkpoint)
-        if (folder / CONFIG).exists():
-            # a statement of identity first: the error names family, variant and preset
-            from policies.checkpoint import Identity
-            from policies.cosmos.model import FAMILY_NAME
-
-            expect = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
-            model = CosmosModel.load(folder, expect=expect)
-            model.config = resolve(model.config, options)
-        else:
-            model = load_published(resolve(config, options), folder, vae=options.vae)
+        model = load_published(resolve(config, options), folder, vae=options.vae)
     dtype = getattr(torch, model.config.dtype)
     model.net.to(dtype)
     model.codec.to(dtype)
     if model.text is None:
-        from policies.cosmos.weights import text_table
-
-        folder = Path(checkpoint) if checkpoint and Path(checkpoint).exists() else None
         model.set_features(
             text_table(model.config, folder, encoder=options.text_encoder, device=options.device)
         )

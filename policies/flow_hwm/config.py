@@ -231,7 +231,7 @@ def preset_config(variant: str, preset: str, **changes: Any) -> FlowHWMConfig:
             "spatial_factor": 8, "temporal_factor": 4,  # AutoencoderKLWan's
             "past_frames": 5, "future_frames": 4, "frame_stride": 1, "action_stride": 1,
             "action": DELTA_EEF_GRIPPER_CLOSE_POSITIVE.name,
-            "tokenizer": "wan", "tokenizer_dim": 8, "tokenizer_weight": 1.0,
+            "tokenizer": "wan", "tokenizer_dim": 12, "tokenizer_weight": 1.0,
             "bgr": False, "steps": 10,
         }  # fmt: skip
     elif preset == "published":

@@ -36,7 +36,8 @@ class Tokenizer(Protocol):
 class WanTokenizer(nn.Module):
     """A Wan VAE (diffusers `AutoencoderKLWan`) shrunk to the config's `tokenizer_dim`.
 
-    Temporal factor 4, spatial factor 8; latents are the posterior's mode.
+    Temporal factor 4; spatial factor 8, of which 2 by cutting pictures into patches first, as
+    Wan2.2's does, for speed. Latents are the posterior's mode.
     """
 
     def __init__(self, config: FlowHWMConfig) -> None:
@@ -51,9 +52,12 @@ class WanTokenizer(nn.Module):
         arguments: dict[str, Any] = {
             "base_dim": config.tokenizer_dim,
             "z_dim": z,
-            "dim_mult": [1, 1, 2, 2],
+            "dim_mult": [1, 2, 2],
             "num_res_blocks": 1,
-            "temperal_downsample": [False, True, True],
+            "temperal_downsample": [True, True],
+            "patch_size": 2,
+            "in_channels": 12,  # 3 colours x 2 x 2
+            "out_channels": 12,
             "latents_mean": [0.0] * z,
             "latents_std": [1.0] * z,
         }

@@ -1,0 +1,211 @@
+"""Cosmos: the loss, its roles, and that it can be learned."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from cosmos_doubles import batch, model, tiny
+from torch import Tensor
+
+from policies.batch import check_finite
+from policies.cosmos import diffusion, training
+from policies.cosmos.augment import augment, turn_hue
+from policies.cosmos.layout import Mode, SlotKind
+from policies.cosmos.slots import tile
+from policies.noise import noise_from_seeds
+
+TERMS = ["action", "future_proprio", "future_image", "value", "autoencoder", "total"]
+
+
+def test_terms_and_their_sum() -> None:
+    m = model()
+    found = m.loss(batch(m.config))
+    assert list(found) == TERMS
+    assert all(v.ndim == 0 and float(v.detach()) > 0 for v in found.values())
+    parts = torch.stack([v for k, v in found.items() if k != "total"])
+    torch.testing.assert_close(parts.sum(), found["total"])
+    check_finite(found)
+
+
+def test_published_presets_train_the_transformer_alone() -> None:
+    m = model(autoencoder_loss=0.0)
+    found = m.loss(batch(m.config, 2))
+    assert "autoencoder" not in found
+    found["total"].backward()
+    assert all(p.grad is None for p in m.codec.parameters())
+    assert all(p.grad is not None for p in m.net.parameters())
+
+
+@pytest.mark.parametrize("variant", ["direct", "planning"])
+def test_loss_is_ten_times_the_velocity_error(variant: str) -> None:
+    """An independent computation: unit-weight rectified flow over all elements."""
+    m = model(variant, augment=False, autoencoder_loss=0.0)
+    b = batch(m.config, 6, seed=3)
+    assert b.seed is not None
+    seeds = b.seed.numpy().astype(np.uint64)
+    modes = training.roles(m.config, b, seeds)
+    x0 = training.clean_latents(m, b, seeds)
+    rows: list[Tensor] = []
+    with torch.no_grad():
+        for i, (seed, mode) in enumerate(zip(seeds, modes, strict=True)):
+            draw = np.random.Generator(np.random.PCG64([int(seed), training.LEVEL]))
+            sigma = diffusion.draw_sigma(m.config.noise, draw, 9)
+            t = sigma / (1 + sigma)
+            noise = noise_from_seeds(seeds[i : i + 1], x0.shape[1:], stream=training.NOISE)
+            clean = torch.tensor(m.config.layout.clean(mode))
+            z = (1 - t) * x0[i : i + 1] + t * noise
+            z[:, :, clean] = x0[i : i + 1, :, clean]
+            keys = m.net.text_key_values(m.embed_text(b.instruction[i : i + 1]))
+            net = m.net(z, clean[None], torch.where(clean, 0.0, t)[None], keys)
+            error = (net - (noise - x0[i : i + 1])) ** 2
+            rows.append(error * torch.tensor(m.config.layout.scored(mode))[:, None, None])
+        expected = 10.0 * torch.cat(rows).mean()
+        found = m.loss(b)["total"]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_slots_of_a_training_video() -> None:
+    m = model(augment=False)
+    b = batch(m.config, 4)
+    x0 = training.clean_latents(m, b, training.sample_seeds(b))
+    assert x0.shape == (4, 16, 9, 4, 4)
+    assert b.proprio is not None
+    for slot, values in ((1, b.proprio[:, 0]), (4, b.actions), (5, b.proprio[:, 1])):
+        assert torch.equal(x0[:, :, slot], tile(values, (16, 4, 4)))
+    # steps_left 0, 7, 14, 21 with a chunk of 16; the fourth failed
+    assert x0[:, :, 8].mean(dim=(1, 2, 3)).tolist() == [1.0, 1.0, 1.0, -1.0]
+    # pictures: the wrist is slot 2 now and 6 after the chunk
+    from policies.cosmos.model import process
+
+    frames = b.frames["eye_in_hand"].numpy()
+    alone = m.encode_pictures(
+        {
+            2: process(m.config, frames[:, 0]),
+            3: process(m.config, b.frames["agentview"].numpy()[:, 0]),
+            6: process(m.config, frames[:, 1]),
+        },
+        4,
+        count=7,
+    )
+    torch.testing.assert_close(alone[:, :, [0, 2, 3, 6]], x0[:, :, [0, 2, 3, 6]])
+
+
+@pytest.mark.parametrize(
+    ("variant", "shares"), [("direct", (0.5, 0.25, 0.25)), ("planning", (0.1, 0.45, 0.45))]
+)
+def test_roles_have_the_published_shares(variant: str, shares: tuple[float, ...]) -> None:
+    config = tiny(variant)
+    n = 4000
+    b = dataclasses.replace(batch(config, 1), success=torch.ones(n, dtype=torch.bool))
+    seeds = np.arange(n).astype(np.uint64)
+    found = training.roles(config, b, seeds)
+    for mode, share in zip((Mode.POLICY, Mode.WORLD, config.value_mode), shares, strict=True):
+        assert found.count(mode) / n == pytest.approx(share, abs=0.02)
+    failed = dataclasses.replace(b, success=torch.zeros(n, dtype=torch.bool))
+    found = training.roles(config, failed, seeds)
+    assert Mode.POLICY not in found
+    assert found.count(Mode.WORLD) / n == pytest.approx(0.5, abs=0.03)
+
+
+def test_value_of_state_scores_the_value_slot_alone() -> None:
+    m = model("planning", policy_share=0.0, world_share=0.0)
+    found = m.loss(batch(m.config, 3))
+    assert float(found["value"]) > 0
+    assert [float(found[k]) for k in ("action", "future_proprio", "future_image")] == [0, 0, 0]
+
+
+def test_seeded_samples_do_not_depend_on_the_batch() -> None:
+    m = model(autoencoder_loss=0.0)
+    whole = batch(m.config, 4)
+
+    def rows(keep: list[int]) -> float:
+        part = dataclasses.replace(
+            whole,
+            frames={c: f[keep] for c, f in whole.frames.items()},
+            frame_valid=whole.frame_valid[keep],
+            proprio=None if whole.proprio is None else whole.proprio[keep],
+            actions=whole.actions[keep], action_valid=whole.action_valid[keep],
+            instruction=[whole.instruction[i] for i in keep],
+            success=whole.success[keep], steps_left=whole.steps_left[keep],
+            episode=whole.episode[keep], step=whole.step[keep],
+            seed=None if whole.seed is None else whole.seed[keep],
+        )  # fmt: skip
+        with torch.no_grad():
+            return float(m.loss(part)["total"])
+
+    assert np.mean([rows([0, 1]), rows([2, 3])]) == pytest.approx(rows([0, 1, 2, 3]), rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    m = model()
+    b = batch(m.config, 2)
+    broken = dataclasses.replace(b, actions=b.actions * float("nan"))
+    with torch.no_grad(), pytest.raises(FloatingPointError, match="loss term"):
+        check_finite(m.loss(broken))
+
+
+def test_augmentation_treats_a_sample_as_one() -> None:
+    picture = torch.randint(0, 256, (1, 1, 32, 32, 3), dtype=torch.uint8)
+    twice = picture.repeat(2, 2, 1, 1, 1)
+    found = augment(twice, [np.random.default_rng(s) for s in (0, 1)])
+    assert found.dtype == torch.uint8
+    assert found.shape == twice.shape
+    assert torch.equal(found[:, 0], found[:, 1])
+    assert not torch.equal(found[0], found[1])
+    again = augment(twice[1:], [np.random.default_rng(1)])
+    assert torch.equal(again[0], found[1])
+
+
+def test_hue_turns_as_colorsys_does() -> None:
+    import colorsys
+
+    rgb = torch.rand(1, 3, 2, 5)
+    found = turn_hue(rgb, 0.31)
+    for y in range(2):
+        for x in range(5):
+            h, s, v = colorsys.rgb_to_hsv(*rgb[0, :, y, x].tolist())
+            expected = colorsys.hsv_to_rgb((h + 0.31) % 1.0, s, v)
+            assert found[0, :, y, x].tolist() == pytest.approx(expected, abs=1e-5)
+    torch.testing.assert_close(turn_hue(rgb, 0.0), rgb)
+
+
+def _losses(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    return {k: float(v.detach()) for k, v in terms.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["direct", "planning"])
+def test_two_hundred_steps_halve_every_term(variant: str) -> None:
+    """One fixed batch, fresh noise at every step; judged on a noise never trained on."""
+    m = model(variant, augment=False)
+    b = batch(m.config, 8, seed=5)
+    judged = [dataclasses.replace(b, seed=torch.arange(8) + 10_000 * k) for k in range(1, 5)]
+
+    def judge() -> dict[str, float]:
+        with torch.no_grad():
+            each = [_losses(m.loss(j)) for j in judged]
+        return {k: float(np.mean([e[k] for e in each])) for k in each[0]}
+
+    start = judge()
+    torch.manual_seed(0)
+    free = dataclasses.replace(b, seed=None)
+    optimiser = torch.optim.AdamW(m.parameters(), lr=3e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 6e-3, total_steps=200)
+    for _ in range(200):
+        optimiser.zero_grad()
+        terms = m.loss(free)
+        check_finite(terms)
+        terms["total"].backward()
+        torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    end = judge()
+    print(f"\ncosmos:{variant}, 200 steps")
+    for name in TERMS:
+        print(f"  {name:15s} {start[name]:8.4f} -> {end[name]:8.4f}  ({end[name] / start[name]:.2f})")
+    assert all(end[name] < 0.5 * start[name] for name in TERMS)
+    assert SlotKind.ACTION.value in TERMS
