@@ -72,8 +72,8 @@ def _import_simulator() -> None:
         # With MUJOCO_GL=egl and no libEGL the import itself fails, in PyOpenGL.
         raise RenderingUnavailable(
             f"mujoco cannot be imported with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} "
-            f"({error}). Most likely OpenGL is missing: `apt-get install libegl1 libgl1-mesa-dri libgles2`. "
-            f"`wamsim doctor` looks closer."
+            f"({error}). Most likely OpenGL is missing: "
+            f"`apt-get install libegl1 libgl1-mesa-dri libgles2`. `wamsim doctor` looks closer."
         ) from error
 
 

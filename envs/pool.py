@@ -33,7 +33,7 @@ from wamsim import registry
 from wamsim.contracts import EpisodeKey, Task
 from wamsim.conventions import PANDA_STATE
 from wamsim.errors import UnknownName, WorkerLost, nearest
-from wamsim.messages import Began, Failed, Lost, Ran, Reply, View
+from wamsim.messages import Failed, Lost, Reply, View
 
 
 @dataclass(kw_only=True)
@@ -163,6 +163,7 @@ class Pool(VectorEnv):
         for pipe in wait(list(pipes), timeout):
             worker = pipes[pipe]  # type: ignore[index]
             remote = self._remotes[worker]
+            heard = len(replies)
             try:
                 while remote.pipe.poll():
                     reply = remote.pipe.recv()
@@ -171,7 +172,9 @@ class Pool(VectorEnv):
                     reply.slot = slot
                     replies.append(reply)
             except (EOFError, ConnectionResetError, BrokenPipeError):
-                replies.extend(self._replace(worker))
+                # A dead worker's last answers come first: their pictures go with it.
+                if len(replies) == heard:
+                    replies.extend(self._replace(worker))
         return replies
 
     def pictures(self, slot: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -224,12 +227,15 @@ class Pool(VectorEnv):
                 return  # its episode died with its worker; `receive` is about to say so
             self._lost = deque(lost for lost in self._lost if lost.slot != slot)
         worker = self.worker_of(slot)
-        remote = self._remotes[worker]
-        remote.busy.append(slot)
+        self._remotes[worker].busy.append(slot)
         try:
-            remote.pipe.send(message)
-        except (BrokenPipeError, ConnectionResetError, OSError):
+            self._remotes[worker].pipe.send(message)
+        except OSError:  # it died between two messages
             self._lost.extend(self._replace(worker))
+            if isinstance(message, Begin):  # nothing of this episode is lost yet
+                self._lost = deque(lost for lost in self._lost if lost.slot != slot)
+                self._remotes[worker].busy.append(slot)
+                self._remotes[worker].pipe.send(message)
 
     # ------------------------------------------------------------------ processes
 
@@ -359,8 +365,8 @@ class Pool(VectorEnv):
             self.begin(slot, key, run_seed or 0)
         self._steps[:] = 0
         replies = self._collect()
-        state = np.stack([r.robot_state for r in replies])  # type: ignore[union-attr]
-        return self._observe(state, [0] * self.num_envs), {}
+        state = np.stack([r.robot_state for r in replies])
+        return self._observe(state), {}
 
     def step(
         self, actions: NDArray[np.float32]
@@ -380,16 +386,19 @@ class Pool(VectorEnv):
             Observations after the chunk, rewards (1 at success), terminated (success),
             truncated (step limit), and info with "steps" done [num_envs].
         """
-        n = chunks.shape[1]
+        nothing = tuple(() for _ in self.views)
         for slot in range(self.num_envs):
-            self.send(slot, chunks[slot], tuple(tuple(range(1, n + 1)) for _ in self.views))
+            self._post(
+                slot,
+                Run(slot=self._local(slot), actions=chunks[slot], looks=nothing, and_last=True),
+            )
         replies = self._collect()
-        done = np.array([r.done for r in replies])  # type: ignore[union-attr]
-        success = np.array([r.success for r in replies])  # type: ignore[union-attr]
+        done = np.array([r.done for r in replies])
+        success = np.array([r.success for r in replies])
         self._steps += done
         limit = np.array([task.max_steps if task else 0 for task in self._running])
-        state = np.stack([r.robot_states[-1] for r in replies])  # type: ignore[union-attr]
-        observation = self._observe(state, [int(d) - 1 for d in done])
+        state = np.stack([r.robot_states[-1] for r in replies])
+        observation = self._observe(state)
         return (
             observation,
             success.astype(np.float64),
@@ -398,24 +407,22 @@ class Pool(VectorEnv):
             {"steps": done},
         )
 
-    def _collect(self) -> list[Began | Ran]:
-        found: dict[int, Began | Ran] = {}
-        while len(found) < self.num_envs:
-            for reply in self.receive():
-                if isinstance(reply, Lost):
-                    raise WorkerLost(f"slot {reply.slot}: {reply.reason}; reset() starts afresh")
-                if isinstance(reply, Failed):
-                    raise RuntimeError(f"slot {reply.slot} failed:\n{reply.trace}")
-                found[reply.slot] = reply
-        return [found[i] for i in range(self.num_envs)]
+    def _collect(self) -> list[Any]:
+        found: dict[int, Reply] = {}
+        while len(found) < self.num_envs:  # all of them, so that no answer is left for a reset
+            found.update({reply.slot: reply for reply in self.receive()})
+        for reply in found.values():
+            if isinstance(reply, Lost):
+                raise WorkerLost(f"slot {reply.slot}: {reply.reason}; reset() starts afresh")
+            if isinstance(reply, Failed):
+                raise reply.error or RuntimeError(f"slot {reply.slot} failed:\n{reply.trace}")
+        return [found[slot] for slot in range(self.num_envs)]
 
-    def _observe(
-        self, robot_state: NDArray[np.float64], positions: Sequence[int]
-    ) -> dict[str, NDArray[Any]]:
+    def _observe(self, robot_state: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
         out: dict[str, NDArray[Any]] = {"robot_state": robot_state}
         for v, view in enumerate(self.views):
             for c, camera in enumerate(view.cameras):
                 out[camera] = np.stack(
-                    [self._pictures[s][v][0][positions[s], c] for s in range(self.num_envs)]
+                    [self._pictures[s][v][0][0, c] for s in range(self.num_envs)]
                 )
         return out

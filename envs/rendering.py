@@ -102,7 +102,8 @@ class Painter:
             depth: Also give metric depth.
 
         Returns:
-            uint8 [H, W, 3] upright RGB, and float32 [H, W] metres or None.
+            uint8 [H, W, 3] upright RGB, and float32 [H, W] metres or None. Colours are means
+            over a pixel's samples; its depth is that of one sample, so of a point within it.
         """
         self.pose(seen_qpos, lit)
         return self.shoot(camera, size, depth)

@@ -73,11 +73,13 @@ class Run:
         slot: Where.
         actions: float32 [n, A] in the suite's convention.
         looks: For every view, the local steps (1..n) after which to draw.
+        and_last: Also draw every view after the last step run, be that n or the goal's.
     """
 
     slot: int
     actions: NDArray[np.float32]
     looks: tuple[tuple[int, ...], ...]
+    and_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,9 @@ class Worker:
             success = sim.step(action)
             sim.write(states[done], seen[done], robot[done], lit[done])
             done += 1
+            last = message.and_last and (success or done == n)
             for view, steps in enumerate(message.looks):
-                if done in steps:
+                if last or done in steps:
                     seconds, pose = self._look(message.slot, view, len(looked[view]))
                     drawing_s += seconds
                     looked[view].append(done)

@@ -6,6 +6,7 @@ Run as a program, this file evaluates `PixelPolicy`, for tests that kill a run.
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from wamsim.contracts import (
     PolicyCard,
     Prediction,
     Task,
+    WorldModelCard,
 )
 from wamsim.conventions import (
     DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
@@ -265,9 +267,11 @@ class CountingPool:
         return True
 
 
-def pool_for(card: PolicyCard, *, imagine: bool = False, **changes: Any) -> CountingPool:
-    """A pool that looks at what a policy wants to see."""
-    return CountingPool(gallery.plan(card, imagine=imagine).views, **changes)
+def pool_for(
+    card: PolicyCard, *, imagine: bool = False, world: WorldModelCard | None = None, **changes: Any
+) -> CountingPool:
+    """A pool that looks at what a policy and a world model want to see."""
+    return CountingPool(gallery.plan(card, imagine=imagine, world=world).views, **changes)
 
 
 def _state(step: int, index: int) -> np.ndarray:
@@ -352,6 +356,37 @@ class CountingPolicy:
         return frames[:, at, 0, 0, 0, :1].astype(np.float32)  # the env step that a frame shows
 
 
+class CountingWorld:
+    """A world model that foresees step numbers: those of its last frame, plus the horizons."""
+
+    def __init__(self, **changes: Any) -> None:
+        fields: dict[str, Any] = {
+            "name": "world",
+            "cameras": ("front",),
+            "image_size": SIZE,
+            "past_offsets": (-3, 0),
+            "action": DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+            "future_actions": 3,
+            "imagines": sees((2,)),
+        }
+        self.card = WorldModelCard(**{**fields, **changes})
+        self.seen: list[SimpleNamespace] = []
+
+    def imagine(
+        self, past_frames: np.ndarray, past_actions: np.ndarray, future_actions: np.ndarray,
+        seed: np.ndarray,
+    ) -> Imagined:  # fmt: skip
+        self.seen.append(
+            SimpleNamespace(frames=past_frames, past=past_actions, future=future_actions, seed=seed)
+        )
+        now = past_frames[:, -1, 0, 0, 0, 0].astype(float)
+        latents = now[:, None, None] + np.array(self.card.imagines.horizons)[:, None] + 0.5
+        return Imagined(latents=latents)
+
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        return frames[:, 1:, 0, 0, 0, :1].astype(np.float32)
+
+
 class PixelPolicy:
     """Its actions are noise drawn from all that it is given, so a changed bit changes them."""
 
@@ -430,12 +465,13 @@ def roll(
     keys: Sequence[EpisodeKey] = (key(0),),
     *,
     watcher: Watcher | None = None,
+    world: Any = None,
     **options: Any,
 ) -> dict[EpisodeKey, Episode]:
     """Run episodes into a new run folder and read them back."""
     with open_folder(path) as folder:
         rollout = Rollout(
-            policy, pool, folder, RolloutOptions(**options), [watcher] if watcher else []
+            policy, pool, folder, RolloutOptions(**options), [watcher] if watcher else [], world
         )
         rollout.run(keys, {"toy": 3})
         return {
@@ -449,28 +485,47 @@ def untimed(episode: Episode) -> tuple[Record, list[str]]:
     return replace(episode.record, timings={}), sorted(episode.arrays)
 
 
+def short_pool(limit: int) -> Any:
+    """The real pool, with a step limit that a test can afford."""
+    from envs.pool import Pool
+
+    class ShortPool(Pool):
+        def task(self, suite: str, name: str) -> Task:
+            return replace(super().task(suite, name), max_steps=limit)
+
+    return ShortPool
+
+
 def evaluate_pixels(out: Path, cache: Path, suite: str, **changes: Any) -> Any:
-    """Evaluate `PixelPolicy` on a suite, all files under `out`."""
-    from envs.evaluation import EvalConfig, Resources, evaluate
+    """Evaluate `PixelPolicy` on a suite, with a short step limit."""
+    from envs import evaluation
     from wamsim.registry import PolicyChoice
 
     settings: dict[str, Any] = {"episodes": 2, "tasks": ("0",), "workers": 1, "slots": 1, **changes}
-    resources = Resources(
+    resources = evaluation.Resources(
         workers=settings.pop("workers"),
         slots=settings.pop("slots"),
         cache_dir=cache,
         libero_assets=settings.pop("libero_assets", None),
     )
-    config = EvalConfig(
+    config = evaluation.EvalConfig(
         policy=PolicyChoice(family="pixels", variant="", options={}), suites=(suite,), seed=5
     )
-    return evaluate(config, out=out, resources=resources, policy=PixelPolicy(), **settings)
+    limit = settings.pop("limit", 14)
+    real, evaluation.Pool = evaluation.Pool, short_pool(limit)  # type: ignore[misc]
+    try:
+        return evaluation.evaluate(
+            config, out=out, resources=resources, policy=PixelPolicy(), **settings
+        )
+    finally:
+        evaluation.Pool = real  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    out, cache, suite, task_numbers, episodes, workers, slots, assets = sys.argv[1:]
+    where, cache_folder, settings_json = sys.argv[1:]
+    chosen = json.loads(settings_json)
+    assets = chosen.pop("libero_assets", None)
     evaluate_pixels(
-        Path(out), Path(cache), suite, tasks=tuple(task_numbers.split(",")),
-        episodes=int(episodes), workers=int(workers), slots=int(slots),
-        libero_assets=Path(assets) if assets else None,
+        Path(where), Path(cache_folder), chosen.pop("suite"),
+        libero_assets=Path(assets) if assets else None, **chosen,
     )  # fmt: skip

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from policies.batch import Batch
-from policies.fastwam.config import FastWamConfig, preset_config
+from policies.fastwam.config import FastWamConfig
 from policies.fastwam.model import FastWam
+from policies.fastwam.presets import preset_config
 from wamsim.contracts import Observation
 
 torch.set_num_threads(1)
@@ -90,3 +91,15 @@ def training_batch(config: FastWamConfig, size: int = 4, *, seeded: bool = True)
         step=torch.zeros(size, dtype=torch.long),
         seed=torch.arange(size) + 100 if seeded else None,
     )
+
+
+def inputs(model: FastWam, batch: int = 2):
+    """Random arguments of `FastWam.velocities`: latents, actions, times, context."""
+    torch.manual_seed(0)
+    config = model.config
+    channels, height, width = config.latent_shape
+    latents = torch.randn(batch, channels, 1 + config.future, height, width)
+    actions = torch.randn(batch, config.horizon, config.action_dim)
+    times = torch.full((batch,), 600.0), torch.full((batch,), 300.0)
+    tokens = torch.randn(batch, config.text.length + 1, config.text.dim)
+    return latents, actions, times, model.context(tokens)

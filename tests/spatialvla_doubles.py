@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from policies.batch import Batch
-from policies.spatialvla.config import SpatialVLAConfig, preset
+from policies.spatialvla.config import SpatialVLAConfig
 from policies.spatialvla.model import SpatialVLA, untrained
+from policies.spatialvla.presets import preset
 from wamsim.contracts import Observation
 
 torch.set_num_threads(1)

@@ -75,9 +75,10 @@ def test_slots_of_a_training_video() -> None:
     assert x0.shape == (4, 16, 9, 4, 4)
     assert b.proprio is not None
     for slot, values in ((1, b.proprio[:, 0]), (4, b.actions), (5, b.proprio[:, 1])):
-        assert torch.equal(x0[:, :, slot], tile(values, (16, 4, 4)))
+        # identity statistics scale by (x + 1) - 1, which rounds
+        torch.testing.assert_close(x0[:, :, slot], tile(values, (16, 4, 4)))
     # steps_left 0, 7, 14, 21 with a chunk of 16; the fourth failed
-    assert x0[:, :, 8].mean(dim=(1, 2, 3)).tolist() == [1.0, 1.0, 1.0, -1.0]
+    assert x0[:, 0, 8, 0, 0].tolist() == pytest.approx([1.0, 1.0, 1.0, -1.0])
     # pictures: the wrist is slot 2 now and 6 after the chunk
     from policies.cosmos.model import process
 
@@ -114,8 +115,9 @@ def test_roles_have_the_published_shares(variant: str, shares: tuple[float, ...]
 def test_value_of_state_scores_the_value_slot_alone() -> None:
     m = model("planning", policy_share=0.0, world_share=0.0)
     found = m.loss(batch(m.config, 3))
-    assert float(found["value"]) > 0
-    assert [float(found[k]) for k in ("action", "future_proprio", "future_image")] == [0, 0, 0]
+    assert float(found["value"].detach()) > 0
+    others = ("action", "future_proprio", "future_image")
+    assert [float(found[k].detach()) for k in others] == [0, 0, 0]
 
 
 def test_seeded_samples_do_not_depend_on_the_batch() -> None:
@@ -182,8 +184,8 @@ def _losses(terms: Mapping[str, Tensor]) -> dict[str, float]:
 def test_two_hundred_steps_halve_every_term(variant: str) -> None:
     """One fixed batch, fresh noise at every step; judged on a noise never trained on."""
     m = model(variant, augment=False)
-    b = batch(m.config, 8, seed=5)
-    judged = [dataclasses.replace(b, seed=torch.arange(8) + 10_000 * k) for k in range(1, 5)]
+    b = batch(m.config, 4, seed=5)
+    judged = [dataclasses.replace(b, seed=torch.arange(4) + 10_000 * k) for k in range(1, 9)]
 
     def judge() -> dict[str, float]:
         with torch.no_grad():
@@ -206,6 +208,8 @@ def test_two_hundred_steps_halve_every_term(variant: str) -> None:
     end = judge()
     print(f"\ncosmos:{variant}, 200 steps")
     for name in TERMS:
-        print(f"  {name:15s} {start[name]:8.4f} -> {end[name]:8.4f}  ({end[name] / start[name]:.2f})")
+        print(
+            f"  {name:15s} {start[name]:8.4f} -> {end[name]:8.4f}  ({end[name] / start[name]:.2f})"
+        )
     assert all(end[name] < 0.5 * start[name] for name in TERMS)
     assert SlotKind.ACTION.value in TERMS

@@ -25,6 +25,7 @@ from policies.fastwam.losses import (
 )
 from policies.fastwam.model import FastWam
 from policies.fastwam.normalise import Normaliser
+from policies.fastwam.presets import preset_config
 from policies.noise import noise_from_seeds
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
 
@@ -68,8 +69,6 @@ def test_the_loss_is_what_the_paper_says(variant: str, monkeypatch: pytest.Monke
     losses = model.loss(batch)
 
     frames = [batch.at(c, model.config.frame_offsets).numpy() for c in model.config.cameras]
-    pixels = np.concatenate(frames, axis=3 + 0)[..., :, :]  # placeholder axes checked below
-    assert pixels.shape == (3, 9, 64, 128, 3)
     mirrored = [np.ascontiguousarray(f[:, :, :, ::-1]) for f in frames]
     clean = model.vae.encode(model.pixels(mirrored))
     noise_v, noise_a = _noise(batch, VIDEO, tuple(clean.shape[1:])), _noise(batch, ACTION, (8, 7))
@@ -224,8 +223,6 @@ def test_normalisation_by_hand() -> None:
 
 def test_the_published_gripper_round_trip() -> None:
     """Suite +1 closes; the data store closed as 0; back again."""
-    from policies.fastwam.config import preset_config
-
     model = drawn(gripper=preset_config("published", "fastwam").gripper)
     suite = torch.tensor([[[0.1] * 6 + [1.0], [0.1] * 6 + [-1.0]]])
     stored = model.data_actions(suite)

@@ -7,12 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import SIZE, CountingPolicy, card, key, picture, pool_for, roll, sees, task
+from doubles import (
+    SIZE,
+    CountingPolicy,
+    CountingWorld,
+    card,
+    key,
+    picture,
+    pool_for,
+    roll,
+    sees,
+    task,
+)
 
+from wamsim import seeding
 from wamsim.contracts import ImaginationSpec, Imagined, Observation, PolicyCard, Prediction
-from wamsim.conventions import Orientation
+from wamsim.conventions import DELTA_EEF_GRIPPER_OPEN_POSITIVE, Orientation
 from wamsim.episode import Episode
-from wamsim.errors import PolicyFault
+from wamsim.errors import ConventionMismatch, PolicyFault, UnknownName
 
 
 def _run(
@@ -240,3 +252,99 @@ def test_a_promised_imagination_that_does_not_come_is_refused(tmp_path: Path) ->
     policy = CountingPolicy(SHARED, lambda _, a: dataclasses.replace(a, imagined=None))
     with pytest.raises(PolicyFault, match="promises imagination but returned none"):
         _run(tmp_path, policy)
+
+
+# ------------------------------------------------------------------ somebody else's hands
+
+
+def test_a_world_model_gets_frames_and_actions_around_the_query(tmp_path: Path) -> None:
+    policy, world = CountingPolicy(card(execute=2)), CountingWorld()
+    pool = pool_for(policy.card, world=world.card, tasks=[task(max_steps=5)])
+    (episode,) = roll(
+        tmp_path / "run", policy, pool, [key(2)], world=world, batch=2, run_seed=7
+    ).values()
+    assert [w.frames[0, :, 0, 0, 0, 0].tolist() for w in world.seen] == [[0, 0], [0, 2], [1, 4]]
+    # actions are env step / 100 (0: hold, before the start), the newest last
+    past = [(w.past[0, :, 0] * 100).round().tolist() for w in world.seen]
+    assert past == [[0, 0, 0], [0, 1, 2], [2, 3, 4]]
+    assert [w.past[0, :, 6].tolist() for w in world.seen] == [[-1, -1, -1], [-1, 0, 0], [0, 0, 0]]
+    future = [(w.future[0, :, 0] * 100).round().tolist() for w in world.seen]
+    assert future == [[1, 2, 3], [3, 4, 5], [5, 6, 7]]
+    assert [int(w.seed[0]) for w in world.seen] == [
+        seeding.derive(7, key(2), f"world@{s}") for s in (0, 2, 4)
+    ]
+    for w in world.seen:
+        assert (w.frames.shape, w.past.shape, w.future.shape) == (
+            (2, 2, 1, *SIZE, 3), (2, 3, 7), (2, 3, 7),
+        )  # fmt: skip
+        assert not any(a[1].any() for a in (w.frames, w.past, w.future, w.seed))
+    a = episode.arrays
+    assert a["world_imagined_steps"].tolist() == [0, 2, 4]
+    assert a["world_imagined_latents"].ravel().tolist() == [2.5, 4.5, 6.5]
+    assert a["world_real_latents"].ravel().tolist() == [2, 4, 5]  # the run ends at step 5
+    assert a["world_still_latents"].ravel().tolist() == [0, 2, 4]
+    assert a["world_imagined_executed"].ravel().tolist() == [True, True, False]
+    assert "imagined_latents" not in a
+    assert a["timing_imagine_with_s"].shape == (3,)
+
+
+def test_a_world_model_speaks_its_own_action_convention(tmp_path: Path) -> None:
+    def close(_: Observation, answer: Prediction) -> Prediction:
+        answer.actions[..., 6] = 0.5
+        return answer
+
+    policy = CountingPolicy(card(execute=2), close)
+    world = CountingWorld(action=DELTA_EEF_GRIPPER_OPEN_POSITIVE)
+    pool = pool_for(policy.card, world=world.card, tasks=[task(max_steps=4)])
+    roll(tmp_path / "run", policy, pool, world=world, batch=1)
+    assert [w.future[0, :, 6].tolist() for w in world.seen] == [[-0.5] * 3] * 2
+    assert world.seen[1].past[0, :, 6].tolist() == [1.0, -0.5, -0.5]  # hold opens
+
+
+def test_a_world_model_serves_free_rows_in_its_own_batches(tmp_path: Path) -> None:
+    policy, world = CountingPolicy(card(execute=2, row_batch=False)), CountingWorld()
+    pool = pool_for(policy.card, world=world.card, slots=5)
+    found = roll(
+        tmp_path / "run", policy, pool, [key(i) for i in range(7)], world=world, batch=2
+    )  # fmt: skip
+    assert {w.frames.shape[0] for w in world.seen} == {2}
+    for episode in found.values():
+        assert episode.arrays["world_imagined_latents"].ravel().tolist() == [
+            2.5, 4.5, 6.5, 8.5, 10.5,
+        ]  # fmt: skip
+
+
+def test_a_policys_own_imagination_stands_beside_a_world_models(tmp_path: Path) -> None:
+    policy, world = CountingPolicy(SHARED), CountingWorld()
+    pool = pool_for(SHARED, imagine=True, world=world.card, tasks=[task(max_steps=4)])
+    (episode,) = roll(tmp_path / "run", policy, pool, world=world, batch=2).values()
+    assert _table(episode) == [(0, [2.25, 4.25], [2, 4], [0, 0], [True, True])]
+    assert episode.arrays["world_imagined_latents"].ravel().tolist() == [2.5]
+    assert episode.arrays["world_real_latents"].ravel().tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        ({"future_actions": 5}, ConventionMismatch, "takes 5 future actions.*predicts 4"),
+        ({"cameras": ("fron",)}, UnknownName, r"'world' on suite 'toy'\) 'fron'.*'front'"),
+        (
+            {"action": dataclasses.replace(DELTA_EEF_GRIPPER_OPEN_POSITIVE, name="JOINTS")},
+            ConventionMismatch,
+            "'world model world' expects JOINTS",
+        ),
+    ],
+)
+def test_a_world_model_that_does_not_fit_is_refused(
+    tmp_path: Path, changes: dict, error: type[Exception], sentence: str
+) -> None:
+    policy, world = CountingPolicy(card()), CountingWorld(**changes)
+    pool = pool_for(policy.card, world=world.card)
+    with pytest.raises(error, match=sentence):
+        roll(tmp_path / "run", policy, pool, world=world)
+    assert pool.began == []
+
+
+def test_a_pool_that_draws_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the pool draws"):
+        roll(tmp_path / "run", CountingPolicy(SHARED), pool_for(card(cameras=("wrist",))))

@@ -24,10 +24,10 @@ from policies.spatialvla.config import (
     VARIANTS,
     Mask,
     SpatialVLAConfig,
-    preset,
 )
 from policies.spatialvla.model import SpatialVLA, untrained
 from policies.spatialvla.policy import SpatialVLAPolicy, build
+from policies.spatialvla.presets import preset
 from policies.spatialvla.text import InstructionTooLong
 from wamsim.conventions import Orientation
 from wamsim.errors import UnknownName, WamsimError
@@ -120,6 +120,18 @@ def test_history_repeats_the_first_frame_at_an_episodes_start() -> None:
     frames["agentview"][:, 0] = 0  # and the past does count
     moved = policy.act(dataclasses.replace(history, frames=frames)).actions
     assert np.abs(moved - alone).max() > 1e-3
+
+
+def test_the_state_is_the_presents() -> None:
+    policy = SpatialVLAPolicy(model(DEEP, frame_offsets=(-4, 0)), steps=1)
+    obs = observation(1, times=2)
+    assert obs.proprio is not None
+    before = policy.act(obs).actions
+    for time, moves in ((0, False), (1, True)):
+        proprio = obs.proprio.copy()
+        proprio[:, time] += 1.0
+        after = policy.act(dataclasses.replace(obs, proprio=proprio)).actions
+        assert bool((after != before).any()) is moves
 
 
 def test_without_depth_it_takes_the_plain_path() -> None:
@@ -284,6 +296,8 @@ def test_missing_inputs_are_named() -> None:
         policy.act(dataclasses.replace(observation(1), depth=None))
     with pytest.raises(ValueError, match="needs proprioception"):
         policy.act(dataclasses.replace(observation(1), proprio=None))
+    with pytest.raises(ValueError, match="shows 3 times, but the model looks at 1"):
+        policy.act(observation(1, times=3))
     obs = observation(1)
     assert obs.depth is not None
     obs.depth["agentview"][0, 0, :] = np.inf

@@ -19,7 +19,13 @@ import policies.spatialvla.policy as policy_module
 from policies.checkpoint import CheckpointMismatch
 from policies.spatialvla.config import DEEP, LATE_GEMMA, SpatialVLAConfig, SpatialVLAOptions
 from policies.spatialvla.model import SpatialVLA
-from policies.spatialvla.weights import load_backbone, load_clip, load_expert, read_statistics
+from policies.spatialvla.weights import (
+    assemble,
+    load_backbone,
+    load_clip,
+    load_expert,
+    read_statistics,
+)
 
 
 def llava_state(made: SpatialVLA) -> dict[str, Tensor]:
@@ -203,8 +209,7 @@ def test_published_parts_make_a_policy_that_saves(
 def test_no_such_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointMismatch, match="no weights"):
         load_backbone(model(LATE_GEMMA), tmp_path)
+    write_shards(tmp_path, llava_state(model(LATE_GEMMA)))
+    options = SpatialVLAOptions(preset="published", backbone=str(tmp_path))
     with pytest.raises(CheckpointMismatch, match="tokenizer could not be read"):
-        write_shards(tmp_path, llava_state(model(LATE_GEMMA)))
-        from policies.spatialvla.weights import assemble
-
-        assemble(model(LATE_GEMMA), SpatialVLAOptions(preset="published", backbone=str(tmp_path)))
+        assemble(model(LATE_GEMMA), options)

@@ -196,7 +196,8 @@ class Rollout:
             running = sum(slot is not None for slot in self._slots)
             if self._ready and len(self._ready) * 2 >= running:
                 ready, self._ready = self._ready, []
-                size = self.options.batch if self._card.row_batch else len(ready)
+                fixed = self._card.row_batch or self._world_model is not None
+                size = self.options.batch if fixed else len(ready)
                 for first in range(0, len(ready), size):
                     self._serve(ready[first : first + size])
         self.accounts.wall += time.perf_counter() - began

@@ -112,7 +112,7 @@ def plan(
     judge: CosmosModel,
     proposer: CosmosModel,
     given: Tensor,
-    text: Tensor,
+    text: tuple[Tensor, Tensor],
     seeds: NDArray[np.uint64],
     reuse: Reuse,
 ) -> Plan:
@@ -122,7 +122,7 @@ def plan(
         judge: World model and value (the planning checkpoint).
         proposer: Policy (the base checkpoint, or the same model).
         given: Latents [B, C, T, h, w] with the present's slots filled.
-        text: Features [B, L, D].
+        text: Features [B, L, D] for the judge and for the proposer.
         seeds: uint64 [B].
         reuse: See `Reuse`.
     """
@@ -135,9 +135,9 @@ def plan(
     for depth in range(config.depth):
         base = depth * DEPTH
         proposed = proposer.generate(
-            current, Mode.POLICY, text, seeds, streams=_streams(base, n), reuse=reuse
+            current, Mode.POLICY, text[1], seeds, streams=_streams(base, n), reuse=reuse
         )
-        future, ensemble = _judge(judge, proposed, text, seeds, base, reuse)
+        future, ensemble = _judge(judge, proposed, text[0], seeds, base, reuse)
         levels.append(aggregate(ensemble, config.aggregator))
         first = first or (proposed, future)
         if depth + 1 < config.depth:

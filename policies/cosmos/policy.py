@@ -6,6 +6,7 @@ Source: NVlabs/cosmos-policy, experiments/robot/cosmos_utils.py (`get_action`).
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from wamsim.contracts import (
     Prediction,
 )
 from wamsim.conventions import Orientation
-from wamsim.errors import ConventionMismatch
+from wamsim.errors import ConventionMismatch, WamsimError
 
 
 class Stopwatch:
@@ -109,7 +110,7 @@ class CosmosPolicy:
         pictures = self._present(obs)
         given = self._given(pictures, obs)
         watch.lap("encode")
-        text = self.model.embed_text(obs.instruction)
+        text = self._embed(obs.instruction)
         watch.lap("text")
         acted, foreseen, value = self._decide(given, text, obs.seed)
         actions = to_numpy(self.model.read(acted, SlotKind.ACTION))
@@ -124,11 +125,15 @@ class CosmosPolicy:
             timings=watch.parts,
         )
 
+    def _embed(self, instructions: Sequence[str]) -> tuple[Tensor, ...]:
+        """Text features [B, L, D], one for each network that reads them."""
+        return (self.model.embed_text(instructions),)
+
     def _decide(
-        self, given: Tensor, text: Tensor, seeds: NDArray[np.uint64]
+        self, given: Tensor, text: tuple[Tensor, ...], seeds: NDArray[np.uint64]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Latents to act by, latents that show the future (both [B, ...]), value [B]."""
-        out = self.model.generate(given, Mode.POLICY, text, seeds, reuse=self._reuse)
+        out = self.model.generate(given, Mode.POLICY, text[0], seeds, reuse=self._reuse)
         return out, out, self.model.read(out, SlotKind.VALUE)
 
     @property
@@ -235,6 +240,9 @@ class CosmosPlanner(CosmosPolicy):
         model: World model and value.
         proposer: The policy that proposes; None takes `model`.
         options: As `CosmosPolicy`.
+
+    Raises:
+        WamsimError: The two do not speak of the same latents or units.
     """
 
     def __init__(
@@ -242,11 +250,42 @@ class CosmosPlanner(CosmosPolicy):
     ) -> None:
         super().__init__(model, **{"name": "cosmos:planning", **options})
         self._proposer = proposer or model
+        _check_pair(model, self._proposer)
+
+    def _embed(self, instructions: Sequence[str]) -> tuple[Tensor, ...]:
+        own = self.model.embed_text(instructions)
+        if self._proposer is self.model:
+            return own, own
+        return own, self._proposer.embed_text(instructions)
 
     def _decide(
-        self, given: Tensor, text: Tensor, seeds: NDArray[np.uint64]
+        self, given: Tensor, text: tuple[Tensor, ...], seeds: NDArray[np.uint64]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        found = plan(self.model, self._proposer, given, text, seeds, self._reuse)
-        row = torch.arange(len(given), device=given.device)
-        pick = (row, found.chosen)
+        words = (text[0], text[1])
+        found = plan(self.model, self._proposer, given, words, seeds, self._reuse)
+        pick = (torch.arange(len(given), device=given.device), found.chosen)
         return found.proposals[pick], found.imagined[pick], found.values[pick]
+
+
+def _check_pair(judge: CosmosModel, proposer: CosmosModel) -> None:
+    """Refuse a proposer whose latents the judge would misread."""
+    if judge is proposer:
+        return
+    after = "Take the checkpoint that the planning model was trained from."
+    if judge.config.layout != proposer.config.layout:
+        raise WamsimError(f"proposal_checkpoint has a different slot layout. {after}")
+    mine, theirs = judge.codec.state_dict(), proposer.codec.state_dict()
+    if mine.keys() != theirs.keys() or not all(
+        torch.equal(v.cpu(), theirs[k].cpu()) for k, v in mine.items()
+    ):
+        raise WamsimError(
+            f"proposal_checkpoint and checkpoint have different autoencoders. {after}"
+        )
+    for what, kinds in judge.statistics.values.items():
+        other = proposer.statistics.values.get(what, {})
+        for kind in ("min", "max"):
+            if kind in kinds and not torch.equal(kinds[kind], other.get(kind, torch.empty(0))):
+                raise WamsimError(
+                    f"proposal_checkpoint and checkpoint have different statistics: {what}/{kind}. "
+                    f"{after}"
+                )

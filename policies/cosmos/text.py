@@ -8,9 +8,9 @@ Source: NVlabs/cosmos-policy, `get_t5_embedding_from_cache` and Cosmos-Predict2'
 
 from __future__ import annotations
 
-import contextlib
 import io
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,7 +47,7 @@ def _ids(tokenizer: Any, instruction: str, limit: int) -> list[int]:
     return ids
 
 
-def _encode(encoder: T5EncoderModel, tokenizer: Any, texts: Sequence[str], limit: int) -> Tensor:
+def _encode(encoder: nn.Module, tokenizer: Any, texts: Sequence[str], limit: int) -> Tensor:
     ids = [_ids(tokenizer, text, limit) for text in texts]
     device = next(encoder.parameters()).device
     tokens = torch.zeros(len(ids), limit, dtype=torch.long)
@@ -68,13 +68,15 @@ class ByteText(nn.Module):
         self.limit = config.max_tokens
         # ByT5: 256 bytes, 3 special tokens, 125 unused sentinels that need no embedding here
         self._tokenizer = ByT5Tokenizer(extra_ids=0)
-        self.encoder = T5EncoderModel(
+        whole = T5EncoderModel(
             T5Config(
                 vocab_size=256 + 3, d_model=width, d_kv=width // config.heads, d_ff=config.d_ff,
                 num_layers=config.layers, num_heads=config.heads, dropout_rate=0.0,
                 feed_forward_proj="relu",
             )
         )  # fmt: skip
+        # the stack alone: the whole model holds its embedding under two names
+        self.encoder: nn.Module = whole.encoder
 
     def embed(self, instructions: Sequence[str]) -> Tensor:
         """Features [B, L, D]; equal instructions are encoded once.
@@ -178,17 +180,16 @@ def read_features(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointMismatch: It holds anything but text and tensors.
     """
-    loaded: Any = None
-    with contextlib.suppress(Exception):  # written by torch.save; else a plain pickle
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    if loaded is None:
-        try:
+    try:
+        if zipfile.is_zipfile(path):  # written by torch.save
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        else:
             with path.open("rb") as file:
                 loaded = _TensorUnpickler(file).load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, RuntimeError) as error:
-            raise CheckpointMismatch(
-                f"the text features are no plain dictionary of tensors ({error}). File: {path}"
-            ) from error
+    except (pickle.UnpicklingError, EOFError, AttributeError, RuntimeError) as error:
+        raise CheckpointMismatch(
+            f"the text features are no plain dictionary of tensors ({error}). File: {path}"
+        ) from error
     if not isinstance(loaded, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()
     ):

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 # Streams of a sample's seed: its role, its noise level, its latents' noise, its augmentation
 ROLE, LEVEL, NOISE, AUGMENT = 101, 102, 103, 104
-# Samples of a batch that also train the tiny autoencoder; its decoder would otherwise take
-# most of a step
-AUTOENCODER_ROWS = 2
+# Samples of a batch that also train the tiny autoencoder; its decoder takes most of a step
+AUTOENCODER_ROWS = 1
 
 
 def sample_seeds(batch: Batch) -> NDArray[np.uint64]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from policies.checkpoint import CONFIG, CheckpointMismatch, Identity, local_folder
+from policies.checkpoint import CONFIG, Identity
 from policies.fastwam import weights
-from policies.fastwam.config import FastWamConfig, FastWamOptions, preset_config
+from policies.fastwam.config import FastWamConfig, FastWamOptions
 from policies.fastwam.model import FastWam
 from policies.fastwam.policy import FastWamPolicy
+from policies.fastwam.presets import preset_config
 
 WAN_PARTS = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 
@@ -26,7 +27,10 @@ def make_policy(variant: str, options: FastWamOptions) -> FastWamPolicy:
     config = preset_config(options.preset, variant)
     dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
     if options.checkpoint is None:
-        model = FastWam.drawn(config, seed=options.init_seed, device=options.device, dtype=dtype)
+        # The tiny preset is the same on every device; the published one is drawn in place.
+        place = options.device if options.preset == "published" else "cpu"
+        model = FastWam.drawn(config, seed=options.init_seed, device=place, dtype=dtype)
+        model = model.to(options.device)
         notes = f"untrained, weights drawn from seed {options.init_seed}"
     else:
         model, notes = load_model(config, options, dtype)
@@ -46,7 +50,7 @@ def load_model(
         The model and a note on its weights.
     """
     assert options.checkpoint is not None
-    source = local_folder(options.checkpoint)
+    source = weights.checkpoint_folder(options.checkpoint)
     layout = weights.layout_of(source)
     if layout is weights.Layout.OURS:
         expect = Identity(family="fastwam", variant=config.variant, preset=config.preset)
@@ -73,6 +77,3 @@ def load_model(
             model.set_statistics(weights.read_statistics(weights.statistics_beside(file)))
     weights.load_parts(model, weights.parts_folder(options.parts or WAN_PARTS))
     return model, f"{layout.value} checkpoint {options.checkpoint}; not re-evaluated by us"
-
-
-__all__ = ["CheckpointMismatch", "load_model", "make_policy"]

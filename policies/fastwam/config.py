@@ -13,7 +13,6 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from policies.fastwam.wan_latents import WAN22_MEAN, WAN22_STD
 from policies.preprocess import GripperSteps, ImageSteps
 from wamsim.conventions import Orientation
 from wamsim.errors import WamsimError, nearest
@@ -251,68 +250,6 @@ def _typed(kind: Any, value: Any) -> Any:
         hints = typing.get_type_hints(kind)
         return typing.cast(Any, kind)(**{k: _typed(hints[k], v) for k, v in value.items()})
     return kind(value)
-
-
-def preset_config(preset: str, variant: str) -> FastWamConfig:
-    """Give a preset's configuration.
-
-    Args:
-        preset: "tiny" (untrained, seconds on a CPU) or "published" (LIBERO, about 6 B).
-        variant: One of `VARIANTS`.
-
-    Raises:
-        UnknownName: With the nearest known name.
-    """
-    if preset not in PRESETS:
-        raise nearest(preset, PRESETS, kind="preset of fastwam")
-    video_weight = 0.0 if variant == "no_video_cotrain" else 1.0
-    if preset == "tiny":
-        shared = {"heads": 4, "head_dim": 16, "layers": 2, "text_dim": 32, "freq_dim": 64}
-        return FastWamConfig(
-            variant=variant,
-            preset=preset,
-            # hidden, attention and feed-forward widths all differ, as in the action expert
-            video=ExpertConfig(hidden=96, ffn=256, **shared),
-            action=ExpertConfig(hidden=80, ffn=192, **shared),
-            vae=VaeConfig(
-                base_dim=8, decoder_base_dim=8, z_dim=8, dim_mult=(1, 2, 2, 2), res_blocks=1
-            ),
-            # 384 = ByT5's 256 bytes, 3 special and 125 sentinel tokens
-            text=TextConfig(
-                vocab=384, dim=32, key_dim=16, ffn=64, layers=1, heads=2,
-                length=128, tokenizer="bytes",
-            ),
-            render_size=(64, 64),
-            images=ImageSteps(),
-            horizon=8,
-            execute=4,
-            stride=1,
-            gripper=GripperSteps(binarise=True),
-            lambda_video=video_weight,
-        )  # fmt: skip
-    shared = {"heads": 24, "head_dim": 128, "layers": 30, "text_dim": 4096}
-    return FastWamConfig(
-        variant=variant,
-        preset=preset,
-        # Wan2.2-TI2V-5B and the repository's ActionDiT
-        video=ExpertConfig(hidden=3072, ffn=14336, **shared),
-        action=ExpertConfig(hidden=1024, ffn=4096, **shared),
-        # diffusers, scripts/convert_wan_to_diffusers.py: vae22_diffusers_config
-        vae=VaeConfig(
-            base_dim=160, decoder_base_dim=256, z_dim=48, dim_mult=(1, 2, 4, 4), res_blocks=2,
-            mean=WAN22_MEAN, std=WAN22_STD,
-        ),
-        # UMT5-XXL; the repository's context_len 128
-        text=TextConfig(
-            vocab=256384, dim=4096, key_dim=64, ffn=10240, layers=24, heads=64,
-            length=128, tokenizer="google/umt5-xxl",
-        ),
-        prompt="A video recorded from a robot's point of view executing the following "
-        "instruction: {task}",
-        # LIBERO data: 0 closed, 1 open; the suite closes with +1 (eval_libero_single.py)
-        gripper=GripperSteps(from_unit=True, flip=True, binarise=True),
-        lambda_video=video_weight,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,11 @@ class Expert(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return as_block(self.blocks[0]).modulation.dtype
+
     def context(self, tokens: Tensor) -> list[KeyValue]:
         """Project context tokens [B, L, text_dim] to every block's keys and values.
 
@@ -63,8 +68,7 @@ class Expert(nn.Module):
         Returns:
             [B, F, hidden] for the head, [B, F, 6, hidden] for the blocks.
         """
-        dtype = self.time_embedding[0].weight.dtype
-        embedded = self.time_embedding(sinusoid(timestep, self.config.freq_dim).to(dtype))
+        embedded = self.time_embedding(sinusoid(timestep, self.config.freq_dim).to(self.dtype))
         return embedded, self.time_projection(embedded).unflatten(-1, (6, -1))
 
 

@@ -69,9 +69,10 @@ class FastWam(nn.Module, Pretrained):
         self.proprio_encoder = nn.Linear(config.proprio_dim, config.text.dim)
         self.vae = WanVae(config.vae).requires_grad_(False).eval()
         self.text = TextEncoder(config.text).requires_grad_(False).eval()
-        self.set_statistics(
-            Statistics.identity({"action": config.action_dim, "proprio": config.proprio_dim})
-        )
+        with torch.device("cpu"):  # values even where the weights have none yet
+            self.set_statistics(
+                Statistics.identity({"action": config.action_dim, "proprio": config.proprio_dim})
+            )
 
     @classmethod
     def drawn(

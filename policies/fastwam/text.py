@@ -70,6 +70,7 @@ class TextEncoder(nn.Module):
         """
         if self.tokenizer is None:
             self.load_tokenizer()
+        assert self.tokenizer is not None
         ids = list(self.tokenizer(" ".join(prompt.split())).input_ids)
         if len(ids) > self.config.length:
             raise InstructionTooLong(

@@ -68,6 +68,15 @@ def layout_of(source: Path) -> Layout:
     )
 
 
+def checkpoint_folder(source: str) -> Path:
+    """Give a checkpoint's folder or file; a hub id is downloaded, RoboTwin's files left out.
+
+    Raises:
+        CheckpointMismatch: Neither local nor to be had from the hub.
+    """
+    return _from_hub(source, ignore=["robotwin*"], advice="pass the folder")
+
+
 # ------------------------------------------------------------------------- experts
 
 
@@ -159,16 +168,8 @@ def parts_folder(source: str) -> Path:
     Raises:
         CheckpointMismatch: Neither a folder nor to be had from the hub.
     """
-    if Path(source).exists():
-        return Path(source)
     wanted = ["vae/*", "text_encoder/*", "tokenizer/*", VAE_FILE, TEXT_FILE, "google/*"]
-    try:
-        return Path(snapshot_download(source, allow_patterns=wanted))
-    except Exception as error:
-        raise CheckpointMismatch(
-            f"{source!r} is no local folder, and the hub did not give it ({error}). Download "
-            f"Wan2.2-TI2V-5B where there is a network and pass --set parts=FOLDER."
-        ) from error
+    return _from_hub(source, allow=wanted, advice="pass --set parts=FOLDER")
 
 
 def load_parts(model: FastWam, folder: Path) -> None:
@@ -271,12 +272,26 @@ def lerobot_scaling(config: Path) -> Scaling:
     return known[used.pop()]
 
 
-# ----------------------------------------------------------------------------- parts
+# ------------------------------------------------------------------------- helpers
 
 
 def _experts(model: FastWam) -> nn.Module:
     """Give what a FastWAM checkpoint holds, under its names."""
     return nn.ModuleDict({"mixtures": model.mixtures, "proprio_encoder": model.proprio_encoder})
+
+
+def _from_hub(
+    source: str, *, allow: list[str] | None = None, ignore: list[str] | None = None, advice: str
+) -> Path:
+    if Path(source).exists():
+        return Path(source)
+    try:
+        return Path(snapshot_download(source, allow_patterns=allow, ignore_patterns=ignore))
+    except Exception as error:
+        raise CheckpointMismatch(
+            f"{source!r} is no local folder, and the hub did not give it ({error}). Download it "
+            f"where there is a network and {advice}."
+        ) from error
 
 
 def _tensors(folder: Path, pattern: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ Source: FAMILIES E; paper arXiv:2506.01182; code qasim-ali0/humanoid_world_model
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -202,16 +203,30 @@ class FlowHWM(Pretrained, nn.Module):
     def _flow_error(self, data: Tensor, context: Context, batch: Batch) -> Tensor:
         """Give each row's mean squared velocity error [B]."""
         config = self.config
-        seeds = _seeds(batch)
-        noise = noise_from_seeds(seeds, data.shape[1:], stream=NOISE, device=data.device)
-        u = noise_from_seeds(seeds, (1,), stream=TIME, device=data.device)[:, 0]
-        t = torch.sigmoid(u)  # logit-normal
-        # a standard normal below this probability's quantile
-        coin = noise_from_seeds(seeds, (1,), stream=DROP, device=data.device)[:, 0]
-        drop = torch.special.ndtr(coin) < config.cfg_drop
+        noise, t, drop = draw(_seeds(batch), data.shape[1:], config, data.device)
         x, target, told = noised(data, noise, t, config)
         found = self.network(x, told, context.without(drop))
         return (found - target).square().flatten(1).mean(1)
+
+
+def draw(
+    seeds: NDArray[np.uint64],
+    shape: Sequence[int],
+    config: FlowHWMConfig,
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw what training needs, each row from its own seed.
+
+    Returns:
+        Noise [B, *shape]; logit-normal times [B], sigmoid of a standard normal; and which
+        rows lose their context, bool [B].
+
+    Source: code, Flow-HWM/train.py and `VideoDiTModel.context_drop`.
+    """
+    noise = noise_from_seeds(seeds, shape, stream=NOISE, device=device)
+    u = noise_from_seeds(seeds, (1,), stream=TIME, device=device)[:, 0]
+    coin = noise_from_seeds(seeds, (1,), stream=DROP, device=device)[:, 0]
+    return noise, torch.sigmoid(u), torch.special.ndtr(coin) < config.cfg_drop
 
 
 def noised(

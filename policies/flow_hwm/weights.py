@@ -77,8 +77,15 @@ def load_official(model: FlowHWM, folder: Path) -> None:
     """Load weights in the official layout, and the statistics that must lie beside them.
 
     Raises:
-        CheckpointMismatch: Keys or shapes do not fit, or statistics are missing.
+        CheckpointMismatch: Keys or shapes do not fit, statistics are missing, or the model
+            has a tokenizer of its own.
     """
+    if model.config.tokenizer != "cosmos":
+        raise CheckpointMismatch(
+            f"weights in the official layout hold no tokenizer, but preset "
+            f"{model.config.preset!r} has one of its own; use --set preset=published. "
+            f"Folder: {folder}"
+        )
     state = read_tensors(folder)
     # accelerate and DistributedDataParallel put a prefix before every key
     state = {k.removeprefix("module."): v for k, v in state.items()}

@@ -35,7 +35,7 @@ class _Stage:
     def __init__(self, scene: Scene) -> None:
         self.view = View(scene)
         carrying = Carrying(self.view)
-        moving = Moving()
+        moving = Moving(self.view)
         self._pushing = Pushing(self.view)
         self._skills: dict[str, Skill] = {
             "On": carrying, "In": carrying,

@@ -8,7 +8,8 @@ ask whether the arm reaches a pose and what it would hit there.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import mujoco
 import numpy as np
@@ -16,15 +17,24 @@ from numpy.typing import NDArray
 
 from envs.goals import Goal, World, holds
 from envs.scene import Scene, Thing
-from policies.oracle.geometry import Array, Pose, Solids, rotation_vector, solids_of
+from policies.oracle.geometry import (
+    Array,
+    Pose,
+    Solids,
+    from_quaternion,
+    rotation_vector,
+    solids_of,
+    to_quaternion,
+)
 from wamsim.contracts import PrivilegedState
 
 # Inverse kinematics: damping keeps it calm at the edge of reach, 2 mm and 0.02 rad are
 # well inside what a grasp forgives, the null space is pulled home as the controller does it.
-DAMPING = 0.03
+DAMPING = 0.01
 CLOSE_ENOUGH = (0.002, 0.02)
-HOMING = 0.3
-ITERATIONS = 30
+HOMING = 0.5
+ITERATIONS = 16
+HOPELESS = (8, 0.03, 0.25)  # after so many iterations this far (metres, radians) away
 JOINT_MARGIN = 0.04  # radians from a joint limit
 
 
@@ -69,6 +79,12 @@ class View:
         for body in range(1, model.nbody):
             moving[body] = body == root or moving[model.body_parentid[body]]
             robot[body] = body in (root, pedestal) or robot[model.body_parentid[body]]
+        self._root = pedestal or root
+        hand = np.zeros(model.nbody, bool)
+        wrist = self.scene.body_id(self.scene.info.robot.eef_body)
+        for body in range(wrist, model.nbody):
+            hand[body] = body == wrist or hand[model.body_parentid[body]]
+        self.hand_geoms = np.flatnonzero(hand[model.geom_bodyid] & collides)
         self.robot_geoms = np.flatnonzero(moving[model.geom_bodyid] & collides)
         self.other_geoms = np.flatnonzero(~robot[model.geom_bodyid] & collides)
         self.owner = np.full(model.ngeom, -1)
@@ -161,7 +177,7 @@ class View:
             q[0] = np.clip(self._bearing(target.pos), -2.0, 2.0)
         else:
             q = near
-        for _ in range(ITERATIONS):
+        for iteration in range(ITERATIONS):
             data.qpos[self.arm_qpos] = q
             mujoco.mj_kinematics(model, data)
             at = self._pose_of(data)
@@ -170,15 +186,20 @@ class View:
             mujoco.mj_jacSite(model, data, self._jac[:3], self._jac[3:], self.site)
             jac = self._jac[:, self.arm_dofs]
             error = np.concatenate([_shorter(away, 0.15), _shorter(turned, 0.6)])
-            inverse = jac.T @ np.linalg.inv(jac @ jac.T + DAMPING**2 * np.eye(6))
             home = HOMING * (self.home - q)
-            step = inverse @ error + home - inverse @ (jac @ home)
+            square = jac @ jac.T
+            square.flat[::7] += DAMPING**2
+            step = home + jac.T @ np.linalg.solve(square, error - jac @ home)
             if (
                 away @ away < CLOSE_ENOUGH[0] ** 2
                 and turned @ turned < CLOSE_ENOUGH[1] ** 2
-                and np.abs(step).max() < 0.03
+                and np.abs(step).max() < 0.05
             ):
                 return q if self._within(q) else None
+            if iteration >= HOPELESS[0] and (
+                away @ away > HOPELESS[1] ** 2 or turned @ turned > HOPELESS[2] ** 2
+            ):
+                return None
             q = np.clip(q + _shorter(step, 0.8), self.joint_low, self.joint_high)
         near = away @ away < (3 * CLOSE_ENOUGH[0]) ** 2 and turned @ turned < 0.06**2
         return q if near and self._within(q) else None
@@ -200,7 +221,7 @@ class View:
 
     def hits(
         self,
-        arm: Array | None,
+        where: Array | Pose | None,
         *,
         gap: float | None = None,
         carried: Thing | None = None,
@@ -209,10 +230,12 @@ class View:
         joints: Mapping[str, float] | None = None,
         margin: float = 0.0,
     ) -> float:
-        """Depth in metres of the worst overlap, had the arm these joints; 0 when clear.
+        """Depth in metres of the worst overlap, were the robot elsewhere; 0 when clear.
 
         Args:
-            arm: Joints [7]; None leaves the robot out and looks at the carried thing alone.
+            where: Arm joints [7]; or a pose of the grip site, which asks about the hand
+                alone and needs no inverse kinematics; or None, which leaves the robot out
+                and asks about the carried thing.
             gap: Metres between the pads; None for wide open.
             carried: Thing in the hand.
             carried_pose: Its pose; the present one when None.
@@ -224,10 +247,13 @@ class View:
         model, data = self.model, self.probe
         data.qpos[:] = self.data.qpos
         active = np.zeros(model.ngeom, bool)
-        if arm is not None:
-            data.qpos[self.arm_qpos] = arm
+        if where is not None:
             share = 1.0 if gap is None else gap / self.opening
             data.qpos[self.finger_qpos] = self.fingers_open * share
+        if isinstance(where, Pose):
+            active[self.hand_geoms] = True
+        elif where is not None:
+            data.qpos[self.arm_qpos] = where
             active[self.robot_geoms] = True
         passive = np.zeros(model.ngeom, bool)
         passive[self.other_geoms] = True
@@ -240,8 +266,25 @@ class View:
             passive[list(ignore)] = False
         for joint, q in (joints or {}).items():
             data.qpos[self.scene.qpos_address(joint)] = q
-        contacts = self._collide(active, passive, margin)
+        if isinstance(where, Pose):
+            with self._carried_to(where):
+                contacts = self._collide(active, passive, margin)
+        else:
+            contacts = self._collide(active, passive, margin)
         return max(0.0, -float(contacts.min())) if len(contacts) else 0.0
+
+    @contextmanager
+    def _carried_to(self, hand: Pose) -> Iterator[None]:
+        """Stand the whole robot so that its grip site has a pose, arm as it is."""
+        model = self.model
+        pos, quat = model.body_pos[self._root].copy(), model.body_quat[self._root].copy()
+        moved = hand @ self.eef.inverse() @ Pose(pos, from_quaternion(quat))
+        model.body_pos[self._root] = moved.pos
+        model.body_quat[self._root] = to_quaternion(moved.rot)
+        try:
+            yield
+        finally:
+            model.body_pos[self._root], model.body_quat[self._root] = pos, quat
 
     def part_at(self, joint: str, q: float) -> Pose:
         """Pose of the body that a joint moves, had the joint this position."""
@@ -255,9 +298,7 @@ class View:
         """Put a free thing somewhere in the probe."""
         at = self.free_qpos[thing.name]
         self.probe.qpos[at : at + 3] = pose.pos
-        quat = np.empty(4)
-        mujoco.mju_mat2Quat(quat, np.ascontiguousarray(pose.rot).ravel())
-        self.probe.qpos[at + 3 : at + 7] = quat
+        self.probe.qpos[at + 3 : at + 7] = to_quaternion(pose.rot)
 
     def _collide(
         self, active: NDArray[np.bool_], passive: NDArray[np.bool_], margin: float

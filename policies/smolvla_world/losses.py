@@ -6,7 +6,7 @@ Axes: B samples, H actions, A action channels, K steps ahead, D feature channels
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 _NORM_FLOOR = 1e-8  # world-modality-vla: norms are clamped there

@@ -39,7 +39,7 @@ class SmolVLAWorldOptions:
         cache: False runs the prefix at every step: slower, same result.
         tokenizer: "bytes", or a folder or hub id; None: the configuration's.
         world_encoder: Folder or hub id of V-JEPA 2 weights, for checkpoints without them.
-        statistics: A data set's stats.json, for LeRobot checkpoints without them.
+        statistics: A data set's stats.json, for models and LeRobot checkpoints without them.
         horizon: Steps ahead that are imagined (K).
         delta, loss, ...: The family's switches.
     """

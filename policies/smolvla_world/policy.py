@@ -22,6 +22,7 @@ from policies.smolvla_world.model import SmolVLAWorld, build
 from policies.smolvla_world.options import SmolVLAWorldOptions
 from policies.smolvla_world.presets import VARIANTS
 from policies.smolvla_world.sampling import sample
+from policies.smolvla_world.statistics import find_statistics
 from wamsim.contracts import (
     Frames,
     ImaginationSpec,
@@ -136,17 +137,22 @@ def _model(variant: str, options: SmolVLAWorldOptions) -> SmolVLAWorld:
         model = build(options.resolve(variant), seed=options.init_seed)
         if options.init_from is not None:
             weights.load_host(model, _folder(options.init_from), options.statistics)
+        elif options.statistics is not None:
+            model.set_statistics(find_statistics(Path(), {}, options.statistics))
         if options.world_encoder is not None:
             weights.load_world_encoder(model, _folder(options.world_encoder))
         return model
     folder = _folder(options.checkpoint)
     if weights.is_lerobot(folder):
         return weights.from_lerobot(folder, variant, options)
+    for name in ("world_encoder", "statistics"):
+        if getattr(options, name) is not None:
+            raise CheckpointMismatch(
+                f"the checkpoint holds its own {name}; leave that option out. Folder: {folder}"
+            )
     expect = Identity(family=FAMILY_NAME, variant=variant, preset=options.preset)
     model = SmolVLAWorld.load(folder, expect=expect)
-    adopted = options.adopt(model.config)
-    model.config = adopted
-    model.host.config = adopted.host
+    model.reconfigure(options.adopt(model.config))
     return model
 
 

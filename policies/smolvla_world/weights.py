@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from policies.checkpoint import (
     CONFIG,
     CheckpointMismatch,
-    Statistics,
     load_mapped,
     read_tensors,
 )
@@ -29,15 +24,12 @@ from policies.smolvla_world.config import Config
 from policies.smolvla_world.model import SmolVLAWorld, build
 from policies.smolvla_world.options import SmolVLAWorldOptions
 from policies.smolvla_world.presets import configuration
+from policies.smolvla_world.statistics import find_statistics
 from wamsim.conventions import PROPRIOS
 
 # LeRobot's `type` -> our variant.
 _TYPES = {"smolvla": "base", "smolvla_world": "late_gated_xattn"}
 _WORLD = "vjepa2/"  # marks tensors of the separate world encoder while they are renamed
-_BUFFER = re.compile(
-    r"(?:normalize_inputs|normalize_targets|unnormalize_outputs)\."
-    r"(?:[\w-]+[._])?buffer[_.](observation_state|observation\.state|action)\.(mean|std)"
-)
 _PREFIXES = (
     ("model.vlm_with_expert.vlm.model.", "host.vlm."),
     ("model.vlm_with_expert.lm_expert.", "host.expert."),
@@ -95,7 +87,7 @@ def from_lerobot(folder: Path, variant: str, options: SmolVLAWorldOptions) -> Sm
         )
     model = build(options.adopt(lerobot_config(document, variant, options)), seed=0)
     state = read_tensors(folder / "model.safetensors")
-    model.set_statistics(statistics(folder, state, options.statistics))
+    model.set_statistics(find_statistics(folder, state, options.statistics))
     if model.encoder is not None:
         if options.world_encoder is None:
             raise CheckpointMismatch(
@@ -121,7 +113,7 @@ def load_host(model: SmolVLAWorld, folder: Path, stats: str | None) -> None:
             f"{document.get('type')!r}. Folder: {folder}"
         )
     state = read_tensors(folder / "model.safetensors")
-    model.set_statistics(statistics(folder, state, stats))
+    model.set_statistics(find_statistics(folder, state, stats))
 
     def inner(key: str) -> str | None:
         name = rename(key)
@@ -250,66 +242,6 @@ def _cameras(document: Mapping[str, Any], known: int) -> int:
     """How many cameras it was trained with; LeRobot leaves out those that are missing."""
     seen = [f for f in document.get("input_features", {}).values() if f.get("type") == "VISUAL"]
     return min(len(seen), known) if seen else known
-
-
-def statistics(folder: Path, state: Mapping[str, Tensor], given: str | None) -> Statistics:
-    """Find mean and std of action and state.
-
-    Args:
-        folder: Of the checkpoint.
-        state: Its tensors, for buffers of older checkpoints.
-        given: A stats.json, which goes before everything else.
-
-    Raises:
-        CheckpointMismatch: There are none, or several data sets' worth.
-    """
-    if given is not None:
-        try:
-            found = json.loads(Path(given).read_text())
-        except (OSError, ValueError) as error:
-            raise CheckpointMismatch(f"statistics={given!r} is not to be read: {error}") from error
-        values = {
-            f"{what}.{kind}": torch.tensor(found[what][kind], dtype=torch.float32)
-            for what in ("action", "observation.state")
-            for kind in ("mean", "std")
-            if kind in found.get(what, {})
-        }
-        return _statistics(values, str(given))
-    files = sorted(folder.glob("policy_preprocessor_step_*_normalizer_processor.safetensors"))
-    if files:
-        return _statistics(read_tensors(files[0]), str(files[0]))
-    buffers: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        match = _BUFFER.fullmatch(key)
-        if match is None:
-            continue
-        name = f"{match[1].replace('observation_state', 'observation.state')}.{match[2]}"
-        if name in buffers and not torch.equal(buffers[name], tensor):
-            raise CheckpointMismatch(
-                f"the checkpoint holds {name} of several data sets (the second: {key}); give "
-                f"the right one with statistics=<its meta/stats.json>"
-            )
-        buffers[name] = tensor
-    return _statistics(buffers, str(folder))
-
-
-def _statistics(values: Mapping[str, Tensor], source: str) -> Statistics:
-    missing = [k for k in _STATISTICS if k not in values]
-    if missing:
-        raise CheckpointMismatch(
-            f"no statistics {', '.join(missing)}; give statistics=<a data set's "
-            f"meta/stats.json>. Looked in: {source}"
-        )
-    out: dict[str, dict[str, Tensor]] = {"action": {}, "proprio": {}}
-    for name, (what, kind) in _STATISTICS.items():
-        out[what][kind] = values[name].float().flatten()
-    return Statistics(out)
-
-
-_STATISTICS = {
-    "action.mean": ("action", "mean"), "action.std": ("action", "std"),
-    "observation.state.mean": ("proprio", "mean"), "observation.state.std": ("proprio", "std"),
-}  # fmt: skip
 
 
 def _document(folder: Path) -> dict[str, Any]:

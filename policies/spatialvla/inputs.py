@@ -135,6 +135,13 @@ def _inputs(
     proprio: NDArray[Any] | None,
     valid: NDArray[np.bool_],
 ) -> Inputs:
+    times = len(config.frame_offsets)
+    for camera in config.cameras:
+        if frames[camera].shape[1] != times:
+            raise ValueError(
+                f"camera {camera!r} shows {frames[camera].shape[1]} times, but the model looks at "
+                f"{times}: env steps {config.frame_offsets}"
+            )
     pictures = np.concatenate([config.image.apply(frames[c]) for c in config.cameras], 1)
     pixels = torch.from_numpy(pictures).to(device).permute(0, 1, 4, 2, 3).float() / 255.0
     mean, std = (torch.tensor(x, device=device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
@@ -146,7 +153,6 @@ def _inputs(
                 "this model needs metric depth and camera matrices of every camera; ask for them "
                 "(card.depth, BatchSpec.depth) or set use_depth=false"
             )
-        times = len(config.frame_offsets)
         pinhole = np.concatenate(
             [np.repeat(intrinsics[c][:, None], times, 1) for c in config.cameras], 1
         )

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from policies.checkpoint import CheckpointMismatch, Identity
 from policies.noise import noise_from_seeds
-from policies.spatialvla.config import FAMILY_NAME, SpatialVLAOptions, preset
+from policies.spatialvla.config import FAMILY_NAME, SpatialVLAOptions
 from policies.spatialvla.inputs import from_observation
 from policies.spatialvla.model import SpatialVLA, untrained
+from policies.spatialvla.presets import preset
 from policies.spatialvla.weights import assemble, read_statistics
 from wamsim.contracts import Observation, PolicyCard, Prediction
 from wamsim.conventions import Orientation

@@ -10,7 +10,8 @@ from envs.goals import Predicate
 from envs.scene import Threshold
 from policies.oracle.geometry import Pose
 from policies.oracle.motion import CLOSED, OPEN, Waypoint
-from policies.oracle.parts import Hold, Part, carried_along, holds, part_of
+from policies.oracle.holds import Hold, Holding
+from policies.oracle.parts import Part, carried_along, part_of
 from policies.oracle.planner import jointed
 from policies.oracle.routes import over
 from policies.oracle.skills.base import DONE, MOVING, Failure, Progress, Script
@@ -27,15 +28,18 @@ STEP = 0.03  # metres of arc between waypoints
 class Moving:
     """Serves Open, Close, TurnOn and TurnOff."""
 
+    def __init__(self, view: View) -> None:
+        self._holding = Holding(view)
+
     def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
         """Plan what comes next."""
         if progress.stage == MOVING:
             return self._leave(view, progress)
         part = self._part(view, goal)
         tried = tuple(Pose(f.pos, f.rot) for f in progress.failures)
-        hold = next(holds(view, part, tried), None)
+        hold = self._holding.best(part, tried)
         if hold is None and tried:
-            hold = next(holds(view, part), None)
+            hold = self._holding.best(part)
         if hold is None:
             raise PolicyFault(
                 f"the oracle has no plan for {goal}: it finds no way to hold or push what joint "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -36,6 +37,7 @@ ATTEMPTS = (
     (0.006, 0.08, 30, (0,)),
     (0.02, 0.08, 30, (0,)),
 )
+MOST = ATTEMPTS[-1][0]
 SAME = (0.012, 0.35)  # metres and radians within which a grasp counts as one that failed
 LOST = 0.035  # metres that a thing may move in the hand
 
@@ -125,26 +127,23 @@ def _choose(
 ) -> tuple[Pose, float] | None:
     """Grip site and finger gap of the best grasp that is free; None when none is."""
     options = _candidates(view, grasping, thing, failures)
-    arms: dict[tuple[int, int], Array | None] = {}
+    depths: dict[tuple[int, int, float], float] = {}
     for slack, gap, tried, leans in ATTEMPTS:
         best: tuple[Pose, float] | None = None
         reached = 0
-        for number, (grasp, hand) in enumerate(options[:tried]):
+        for (number, (grasp, hand)), k in product(enumerate(options[:tried]), leans):
             if grasp.width > gap - 2 * PLAY:
                 continue
-            for k in leans:
-                leaning = _leaning(hand, k)
-                if (number, k) not in arms:
-                    arms[number, k] = view.reach(leaning)
-                arm = arms[number, k]
-                if arm is None or not _clear(
-                    view, thing, leaning, arm, grasp.width, gap, slack
-                ):
-                    continue
-                best = best or (leaning, gap)
-                if fits(_taken(view, thing, leaning)):
-                    return leaning, gap
-                reached += 1
+            leaning = _leaning(hand, k)
+            key = (number, k, gap)
+            if key not in depths:
+                depths[key] = _overlap(view, thing, leaning, grasp.width, gap)
+            if depths[key] > slack:
+                continue
+            best = best or (leaning, gap)
+            if fits(_taken(view, thing, leaning)):
+                return leaning, gap
+            reached += 1
             if reached >= COMPARED:
                 break
         if best is not None:
@@ -201,27 +200,32 @@ def nearer_turn(view: View, hand: Pose) -> Pose:
     return Pose(hand.pos, hand.rot * np.array([-1.0, -1.0, 1.0]))
 
 
-def _clear(
-    view: View, thing: Thing, hand: Pose, arm: Array, width: float, gap: float, slack: float
-) -> bool:
-    """Whether the open hand can come along its own axis and close on the thing alone."""
-    if view.hits(arm, gap=gap, margin=CLEAR) > CLEAR + slack:
-        return False
+def _overlap(view: View, thing: Thing, hand: Pose, width: float, gap: float) -> float:
+    """Worst overlap of coming along the hand's axis, closing and lifting; metres.
+
+    Infinite when it is too much or out of reach. The hand is looked at first, which is
+    quick; then the arm, for hands that are free.
+    """
+    worst = view.hits(hand, gap=gap, margin=CLEAR) - CLEAR
     for closing in ((gap + width) / 2, width):
-        if view.hits(arm, gap=closing, ignore=thing.geoms, margin=CLEAR) > CLEAR + slack:
-            return False
+        if worst > MOST:
+            return np.inf
+        depth = view.hits(hand, gap=closing, ignore=thing.geoms, margin=CLEAR) - CLEAR
+        worst = max(worst, depth)
+    offset = hand.inverse() @ view.pose(thing)
     for distance in WITHDRAWAL:
+        if worst > MOST:
+            return np.inf
         back = hand.shifted(-distance * hand.rot[:, 2])
-        before = view.reach(back, arm)
-        if before is None:
-            # Far up, a route may leave the axis; the first stretch has no way around.
-            return distance > PREGRASP
-        if view.hits(before, gap=gap) > slack:
-            return False
-        carried = back @ (hand.inverse() @ view.pose(thing))
-        if view.hits(before, gap=width, carried=thing, carried_pose=carried) > slack:
-            return False
-    return True
+        worst = max(worst, view.hits(back, gap=gap))
+        carried = view.hits(back, gap=width, carried=thing, carried_pose=back @ offset)
+        worst = max(worst, carried)
+    arm = view.reach(hand)
+    if worst > MOST or arm is None:
+        return np.inf
+    worst = max(worst, view.hits(arm, gap=gap, margin=CLEAR) - CLEAR)
+    before = view.reach(hand.shifted(-PREGRASP * hand.rot[:, 2]), arm)
+    return np.inf if before is None else max(worst, view.hits(before, gap=gap))
 
 
 def is_held(view: View, held: Held) -> bool:

@@ -1,0 +1,183 @@
+"""Fast-WAM in the closed loop: the card, imagination, configuration, errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from fastwam_doubles import TASKS, drawn, inputs, observation, pictures, tiny
+
+from policies.fastwam import FAMILY, FastWamOptions
+from policies.fastwam.config import VARIANTS, FastWamConfig
+from policies.fastwam.policy import FastWamPolicy
+from policies.fastwam.presets import preset_config
+from policies.fastwam.text import InstructionTooLong
+from wamsim.contracts import Imaginer
+from wamsim.conventions import Orientation, orient
+from wamsim.errors import UnknownName, WamsimError
+from wamsim.fitting import checked_actions
+
+# --------------------------------------------------------------------- closed loop
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_act_keeps_the_cards_promises(variant: str) -> None:
+    policy = FAMILY.make(variant, FastWamOptions(steps=2))
+    card = policy.card
+    assert card.name == f"fastwam:{variant}"
+    for imagine in (False, True):
+        prediction = policy.act(observation(imagine=imagine))
+        actions = checked_actions(card, prediction, 3)
+        assert np.isfinite(actions).all()
+        assert set(np.unique(actions[..., -1])) <= {-1.0, 0.0, 1.0}
+        wanted = card.imagines is not None and (imagine or not card.imagines.on_request)
+        assert (prediction.imagined is not None) is wanted
+        assert ("imagine" in prediction.timings) is wanted
+        if prediction.imagined is not None:
+            assert card.imagines is not None
+            shape = (3, len(card.imagines.horizons), *card.imagines.latent_shape)
+            assert prediction.imagined.latents.shape == shape
+            assert (prediction.imagined.frames is not None) is imagine
+
+
+def test_imagining_on_request_changes_no_action() -> None:
+    policy = FastWamPolicy(drawn(), steps=3)
+    np.testing.assert_array_equal(
+        policy.act(observation(imagine=True)).actions, policy.act(observation()).actions
+    )
+    assert policy.card.imagines is not None
+    assert policy.card.imagines.on_request
+    for variant in ("joint", "idm"):
+        spec = FastWamPolicy(drawn(variant)).card.imagines
+        assert spec is not None
+        assert not spec.on_request
+    assert FastWamPolicy(drawn("no_video_cotrain")).card.imagines is None
+
+
+def test_every_input_counts() -> None:
+    policy = FastWamPolicy(drawn(), steps=2)
+    base = policy.act(observation(2)).actions[0]
+    for camera in ("agentview", "eye_in_hand"):
+        obs = observation(2)
+        obs.frames[camera][0] = 255 - obs.frames[camera][0]
+        assert not np.array_equal(base, policy.act(obs).actions[0]), camera
+    obs = observation(2)
+    assert obs.proprio is not None
+    obs.proprio[0, 3] += 1
+    assert not np.array_equal(base, policy.act(obs).actions[0])
+    other = observation(2, instruction=["turn on the stove", ""])
+    assert not np.array_equal(base, policy.act(other).actions[0])
+
+
+def test_the_present_frame_alone_counts() -> None:
+    """The card asks for no history; at an episode's start earlier frames repeat the first."""
+    policy = FastWamPolicy(drawn(), steps=2)
+    assert policy.card.frame_offsets == (0,)
+    one = observation(2)
+    padded = observation(2, frames={c: f.repeat(3, axis=1) for c, f in one.frames.items()})
+    np.testing.assert_array_equal(policy.act(one).actions, policy.act(padded).actions)
+
+
+def test_real_frames_are_encoded_into_the_training_space() -> None:
+    policy = FastWamPolicy(drawn())
+    spec = policy.card.imagines
+    assert spec is not None
+    assert isinstance(policy, Imaginer)
+    assert (spec.horizons, spec.frame_offsets) == ((4, 8), tuple(range(9)))
+    rng = np.random.default_rng(1)
+    upright = pictures(rng, 2, 9, 2)
+    latents = policy.encode(orient(upright, policy.card.orientation))
+    assert latents.shape == (2, 2, *spec.latent_shape)
+    # what `loss` makes of the same upright frames
+    mirrored = [np.ascontiguousarray(upright[:, :, c, :, ::-1]) for c in range(2)]
+    target = policy.model.vae.encode(policy.model.pixels(mirrored))[:, :, 1:]
+    np.testing.assert_array_equal(latents, target.transpose(1, 2).numpy())
+    still = policy.encode(upright[:, :1].repeat(9, axis=1))
+    assert np.isfinite(still).all()
+    assert not np.allclose(still, latents)
+
+
+def test_the_present_latent_does_not_depend_on_the_future() -> None:
+    vae = drawn().vae
+    video = torch.rand(1, 3, 9, 64, 128) * 2 - 1
+    np.testing.assert_allclose(vae.encode(video)[:, :, :1], vae.encode(video[:, :, :1]), atol=1e-6)
+
+
+def test_pictures_are_drawn_in_the_light_of_the_present() -> None:
+    policy = FastWamPolicy(drawn("joint"), steps=2)
+    obs = observation(2, imagine=True)
+    imagined = policy.act(obs).imagined
+    assert imagined is not None
+    assert imagined.frames is not None
+    assert imagined.frames.shape == (2, 2, 64, 128, 3)
+    first = policy.model.vae.encode(policy.model.pixels([f[:, -1:] for f in obs.frames.values()]))
+    exact = policy.decode(imagined.latents, present=first[:, :, 0].numpy())
+    np.testing.assert_array_equal(exact, imagined.frames)
+    assert policy.decode(imagined.latents).shape == exact.shape
+
+
+def test_bfloat16_runs() -> None:
+    policy = FAMILY.make("idm", FastWamOptions(steps=2, dtype="bfloat16"))
+    prediction = policy.act(observation(2))
+    assert prediction.actions.dtype == np.float32
+    assert np.isfinite(prediction.actions).all()
+
+
+# ------------------------------------------------------------- configuration, errors
+
+
+def test_the_published_protocol_is_in_the_configuration() -> None:
+    config = preset_config("published", "fastwam")
+    assert config.frame_offsets == (0, 4, 8, 12, 16, 20, 24, 28, 32)
+    assert (config.horizons, config.execute, config.steps) == ((16, 32), 10, 10)
+    assert (config.latent_shape, config.tokens_per_frame) == ((48, 14, 28), 98)
+    assert config.orientation is Orientation.MIRRORED
+    assert config.images.size == (224, 224)
+    # stored 1 opens; the suite closes with +1
+    np.testing.assert_array_equal(
+        config.gripper.apply(np.array([[0.9], [0.1]], np.float32)), [[-1.0], [1.0]]
+    )
+    assert FastWamConfig.from_dict(config.to_dict()) == config
+
+
+def test_listing_needs_no_torch() -> None:
+    code = "import sys, policies.fastwam; print('torch' in sys.modules, 'diffusers' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
+
+
+def test_unknown_names_say_what_was_meant() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'joint'"):
+        FAMILY.make("jiont", FastWamOptions())
+    with pytest.raises(UnknownName, match="Did you mean 'tiny'"):
+        FastWamOptions(preset="tinny")
+    with pytest.raises(WamsimError, match="float16"):
+        FastWamOptions(dtype="float16")
+    with pytest.raises(ValueError, match="share attention"):
+        tiny(video=preset_config("published", "fastwam").video)
+
+
+def test_too_long_an_instruction_is_an_error() -> None:
+    policy = FastWamPolicy(drawn(), steps=1)
+    long = observation(1, instruction=["put the bowl on the plate " * 6])
+    with pytest.raises(InstructionTooLong, match=r"156 tokens, the text encoder takes 128"):
+        policy.act(long)
+
+
+@torch.no_grad()
+def test_padding_of_a_prompt_is_zero_and_attended_to() -> None:
+    model = drawn()
+    context = model.text.encode([TASKS[0], ""])
+    assert context.shape == (2, 128, 32)
+    assert (context[0, len(TASKS[0]) + 1 :] == 0).all()  # bytes and the end token
+    assert (context[0, len(TASKS[0])] != 0).any()
+    # zeros are keys: a context cut to its true length gives another answer
+    latents, actions, times, _ = inputs(model, 1)
+    whole = model.velocities(latents, actions, times, model.context(context[:1]))[1]
+    cut = context[:1, : len(TASKS[0]) + 1]
+    assert not torch.allclose(
+        whole, model.velocities(latents, actions, times, model.context(cut))[1]
+    )
