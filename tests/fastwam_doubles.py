@@ -39,7 +39,7 @@ def observation(batch: int = 3, *, imagine: bool = False, seed: int = 0, **chang
     rng = np.random.default_rng(seed)
     valid = np.ones(batch, bool)
     frames = {c: pictures(rng, batch, 1) for c in ("agentview", "eye_in_hand")}
-    proprio = rng.normal(size=(batch, 8)).astype(np.float32)
+    proprio = rng.normal(size=(batch, 1, 8)).astype(np.float32)
     instruction = [TASKS[i % len(TASKS)] for i in range(batch)]
     if batch > 1:
         valid[-1] = False

@@ -12,7 +12,11 @@ from policies.batch import Batch
 from policies.flow_hwm.config import FlowHWMConfig, preset_config
 from policies.flow_hwm.model import FlowHWM
 from policies.flow_hwm.network import Context
+from policies.flow_hwm.sampler import Sampler
+from policies.flow_hwm.world import FlowHWMWorld
+from wamsim.contracts import Imagined
 
+Arrays = dict[str, np.ndarray]
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -85,3 +89,26 @@ def batch_of(config: FlowHWMConfig, rows: int = 2, seed: int = 0, **changes: Any
         "seed": None,
     }
     return Batch(**{**fields, **changes})
+
+
+def world_of(variant: str, **sampling: Any) -> FlowHWMWorld:
+    model = stirred(model_of(small(variant)))
+    return FlowHWMWorld(model, Sampler(model.network, **{"steps": 3, "guidance": 3.0, **sampling}))
+
+
+def inputs(config: FlowHWMConfig, rows: int, seed: int = 0) -> Arrays:
+    rng = np.random.default_rng(seed)
+    dim = config.convention.dim
+    return {
+        "past_frames": disc_frames(config, rows, seed)[:, : config.past_frames, None],
+        "past_actions": rng.uniform(-1, 1, (rows, config.past_steps, dim)).astype(np.float32),
+        "future_actions": rng.uniform(-1, 1, (rows, config.future_steps, dim)).astype(np.float32),
+        "seed": np.arange(10, 10 + rows, dtype=np.uint64),
+    }
+
+
+def equal(a: Imagined, b: Imagined, row: int = 0, other: int = 0) -> bool:
+    assert a.frames is not None
+    assert b.frames is not None
+    same = np.array_equal(a.latents[row], b.latents[other])
+    return same and np.array_equal(a.frames[row], b.frames[other])

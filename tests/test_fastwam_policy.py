@@ -66,7 +66,7 @@ def test_every_input_counts() -> None:
         assert not np.array_equal(base, policy.act(obs).actions[0]), camera
     obs = observation(2)
     assert obs.proprio is not None
-    obs.proprio[0, 3] += 1
+    obs.proprio[0, 0, 3] += 1
     assert not np.array_equal(base, policy.act(obs).actions[0])
     other = observation(2, instruction=["turn on the stove", ""])
     assert not np.array_equal(base, policy.act(other).actions[0])
@@ -77,7 +77,13 @@ def test_the_present_frame_alone_counts() -> None:
     policy = FastWamPolicy(drawn(), steps=2)
     assert policy.card.frame_offsets == (0,)
     one = observation(2)
-    padded = observation(2, frames={c: f.repeat(3, axis=1) for c, f in one.frames.items()})
+    assert one.proprio is not None
+    history = {c: f.repeat(3, axis=1) for c, f in one.frames.items()}
+    padded = observation(2, frames=history, proprio=one.proprio.repeat(3, axis=1))
+    np.testing.assert_array_equal(policy.act(one).actions, policy.act(padded).actions)
+    history["agentview"][:, :2] = 7
+    assert padded.proprio is not None
+    padded.proprio[:, :2] = 7
     np.testing.assert_array_equal(policy.act(one).actions, policy.act(padded).actions)
 
 

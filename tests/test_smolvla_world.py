@@ -300,8 +300,11 @@ def test_flare_with_one_far_target() -> None:
     assert imagined is not None
     assert imagined.latents.shape == (2, 1, 48)
     assert policy.encode(np.zeros((2, 8, 1, 64, 64, 3), np.uint8)).shape == (2, 1, 48)
-    with pytest.raises(ValueError, match="flare_tokens=6 with flare_target='per_step'"):
+    with pytest.raises(WamsimError, match="flare_tokens=6 with flare_target='per_step'"):
         tiny("flare_tokens", flare_tokens=6)
+    with pytest.raises(WamsimError, match="'base' has no learned future tokens"):
+        tiny("base", flare_tokens=4)
+    assert tiny("flare_tokens", horizon=6).model.config.fusion.flare_tokens == 6
 
 
 @pytest.mark.parametrize(
@@ -351,7 +354,7 @@ def test_sites_see_their_own_horizons() -> None:
         assert torch.allclose(injection(4, x, hidden), injection(4, x, other), atol=1e-6)
         nothing = Memory(values, torch.zeros(1, 6, dtype=torch.bool))
         assert torch.equal(injection(4, x, nothing), x)
-    with pytest.raises(ValueError, match="need a horizon K of at least 6"):
+    with pytest.raises(WamsimError, match="need a horizon K of at least 6"):
         fresh("hierarchical_horizons", horizon=4)
 
 

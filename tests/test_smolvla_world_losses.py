@@ -105,7 +105,7 @@ def test_futures_past_the_end_do_not_count() -> None:
     frames["agentview"][:, past] = 0
     other = dataclasses.replace(one, frames=frames)
     for name, value in model.loss(one).items():
-        assert float(value) == pytest.approx(float(model.loss(other)[name]), abs=1e-6), name
+        assert value.item() == pytest.approx(model.loss(other)[name].item(), abs=1e-6), name
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
@@ -113,14 +113,14 @@ def test_terms_and_total(variant: str) -> None:
     model = tiny(variant).model
     terms, notes = all_losses(model, batch_of(model.batch_spec))
     fusion = model.config.fusion
-    expected = float(terms["flow"])
+    expected = terms["flow"].item()
     if variant != "base":
-        expected += fusion.lambda_world * float(terms["world"])
+        expected += fusion.lambda_world * terms["world"].item()
         assert -1 <= notes["world_cos"] <= 1
         assert notes["world_valid_frac"] == 1
     if variant == "constraint":
-        expected += fusion.mu_constraint * float(terms["constraint"])
-    assert float(terms["total"]) == pytest.approx(expected, rel=1e-6)
+        expected += fusion.mu_constraint * terms["constraint"].item()
+    assert terms["total"].item() == pytest.approx(expected, rel=1e-6)
     assert (fusion.lambda_world, fusion.mu_constraint) == (0.2, 0.2)
 
 
@@ -134,7 +134,7 @@ def test_the_flow_term_from_its_parts() -> None:
         velocity = model.velocity(model.prefix(step.query, None), noisy, step.time, None)[0]
     error = (velocity - (step.noise - step.actions))[..., :7]
     expected = float((error**2).mean())
-    assert float(model.loss(batch)["flow"]) == pytest.approx(expected, rel=1e-5)
+    assert model.loss(batch)["flow"].item() == pytest.approx(expected, rel=1e-5)
     assert torch.equal(step.actions[..., 7:], torch.zeros(4, 8, 3))  # padding is zeros
 
 
@@ -147,7 +147,7 @@ def test_delta_and_absolute_targets() -> None:
             predicted = model.predict(step.history)
         target = step.future - step.present[:, None] if delta else step.future
         cos = torch.cosine_similarity(predicted, target, dim=-1)
-        got = float(model.loss(batch)["world"])
+        got = model.loss(batch)["world"].item()
         assert got == pytest.approx(float(1 - cos.mean()), abs=1e-5)
 
 
@@ -253,14 +253,14 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
 def test_noise_comes_from_the_batchs_seeds() -> None:
     model = tiny("late_gated_xattn").model
     batch = batch_of(model.batch_spec)
-    assert float(model.loss(batch)["flow"]) == float(model.loss(batch)["flow"])
+    assert model.loss(batch)["flow"].item() == model.loss(batch)["flow"].item()
     free = dataclasses.replace(batch, seed=None)
-    assert float(model.loss(free)["flow"]) != float(model.loss(free)["flow"])
+    assert model.loss(free)["flow"].item() != model.loss(free)["flow"].item()
 
 
 def test_constraint_against_the_future_and_with_grounding() -> None:
     model = tiny("constraint", constraint_target="future", constraint_grounding=True).model
     terms = model.loss(batch_of(model.batch_spec))
     parts = ("flow", "world", "constraint", "grounding")
-    expected = sum(w * float(terms[p]) for p, w in zip(parts, (1, 0.2, 0.2, 0.2), strict=True))
-    assert float(terms["total"]) == pytest.approx(expected, rel=1e-5)
+    expected = sum(w * terms[p].item() for p, w in zip(parts, (1, 0.2, 0.2, 0.2), strict=True))
+    assert terms["total"].item() == pytest.approx(expected, rel=1e-5)

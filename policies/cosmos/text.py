@@ -145,7 +145,8 @@ class TextTable:
             model.eval()
             nn.Module.to(model, self._device)
             self._encoder = model, AutoTokenizer.from_pretrained(folder)
-        with torch.no_grad():
+        # kept features may also serve training: no inference tensors
+        with torch.inference_mode(False), torch.no_grad():
             found = _encode(*self._encoder, [text], self._shape[0])[0].cpu()
         if tuple(found.shape) != self._shape:
             raise CheckpointMismatch(

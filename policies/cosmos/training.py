@@ -26,10 +26,9 @@ from policies.noise import noise_from_seeds
 if TYPE_CHECKING:
     from policies.cosmos.model import CosmosModel
 
-# Streams of a sample's seed: its role, its noise level, its latents' noise, its augmentation
-ROLE, LEVEL, NOISE, AUGMENT = 101, 102, 103, 104
-# Samples of a batch that also train the tiny autoencoder; its decoder takes most of a step
-AUTOENCODER_ROWS = 1
+# Streams of a sample's seed: its role, its noise level, its latents' noise, its augmentation,
+# which half of it the autoencoder sees
+ROLE, LEVEL, NOISE, AUGMENT, CLIP = 101, 102, 103, 104, 105
 
 
 def sample_seeds(batch: Batch) -> NDArray[np.uint64]:
@@ -144,10 +143,22 @@ def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
         )
     }  # fmt: skip
     if config.autoencoder_loss > 0:
-        rows = np.argsort(seeds, kind="stable")[:AUTOENCODER_ROWS].copy()
-        laid = [pictures[i][rows] if i in pictures else None for i in range(len(layout.slots))]
-        terms["autoencoder"] = config.autoencoder_loss * model.codec.reconstruction_loss(
-            laid, config.image_size
-        )
+        terms["autoencoder"] = config.autoencoder_loss * _autoencoder_loss(model, pictures, seeds)
     terms["total"] = torch.stack(list(terms.values())).sum()
     return terms
+
+
+def _autoencoder_loss(
+    model: CosmosModel, pictures: dict[int, Tensor], seeds: NDArray[np.uint64]
+) -> Tensor:
+    """Reconstruction of two black slots and the pictures of one time after them.
+
+    Just so they stand in the whole video, both at the present and at the future; the decoder
+    would otherwise take most of a training step. One sample of the batch, by lowest seed.
+    """
+    layout = model.config.layout
+    row = int(np.argmin(seeds))
+    future = _generator(seeds[row], CLIP).uniform() < 0.5
+    places = layout.places(SlotKind.FUTURE_IMAGE if future else SlotKind.IMAGE)
+    clip = [None, None, *(pictures[place][row : row + 1] for place in places)]
+    return model.codec.reconstruction_loss(clip, model.config.image_size)

@@ -170,7 +170,7 @@ def load_published(config: CosmosConfig, folder: Path, *, vae: str | None = None
         raise CheckpointMismatch(
             f"no config.json of wamsim and no published .pt there. Folder: {folder}"
         )
-    model = build(config, init_seed=0)
+    model = _empty(config)
     load_mapped(model.net, read_tensors(weights[0]), published_key, source=str(weights[0]))
     inside = any((folder / n).exists() for n in ("tokenizer.pth", "tokenizer/tokenizer.pth"))
     load_vae(model, folder if inside and vae is None else local_folder(vae or VAE_REPOSITORY))
@@ -182,6 +182,15 @@ def load_published(config: CosmosConfig, folder: Path, *, vae: str | None = None
         )
     model.set_statistics(read_statistics(statistics[0]))
     return model.eval()
+
+
+def _empty(config: CosmosConfig) -> CosmosModel:
+    """Build a model whose weights are all about to be loaded; drawing two billion takes long."""
+    if config.text.own:  # a published folder holds no weights for this encoder
+        return build(config, init_seed=0)
+    with torch.device("meta"):
+        model = CosmosModel(config).to(getattr(torch, config.dtype))
+    return model.to_empty(device="cpu")
 
 
 def text_table(

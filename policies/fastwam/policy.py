@@ -60,7 +60,7 @@ class FastWamPolicy:
         notes: str = "",
     ) -> None:
         self.model = model.eval()
-        self.steps = steps or model.config.steps
+        self.steps = model.config.steps if steps is None else steps
         self.cache = cache
         self.card = card_of(model, execute=execute, notes=notes)
 
@@ -75,9 +75,8 @@ class FastWamPolicy:
         timings: dict[str, float] = {}
         with self._timed(timings, "encode"):
             assert obs.proprio is not None  # the card asks for it
-            context = model.context(
-                model.context_tokens(obs.instruction, torch.from_numpy(obs.proprio))
-            )
+            proprio = torch.from_numpy(obs.proprio[:, -1])
+            context = model.context(model.context_tokens(obs.instruction, proprio))
             frames = [obs.frames[c][:, -1:] for c in config.cameras]
             first = model.vae.encode(model.pixels(frames)).to(model.dtype)
         with self._timed(timings, "prefill"):
@@ -186,7 +185,7 @@ def card_of(model: FastWam, *, execute: int | None = None, notes: str = "") -> P
         name=f"fastwam:{config.variant}",
         action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
         horizon=config.horizon,
-        execute=execute or config.execute,
+        execute=config.execute if execute is None else execute,
         cameras=config.cameras,
         image_size=config.render_size,
         proprio=EEF_AXIS_ANGLE_GRIPPER,

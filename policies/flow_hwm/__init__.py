@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from policies.flow_hwm.config import VARIANTS, FlowHWMOptions
+from policies.flow_hwm.config import VARIANTS
+from policies.flow_hwm.options import FlowHWMOptions
 from wamsim.contracts import WorldModel
 from wamsim.registry import WorldModelFamily
 

@@ -1,4 +1,4 @@
-"""What a Flow-HWM is made of, and what a user can set. Imports no torch.
+"""What a Flow-HWM is made of. Imports no torch.
 
 Sources: "paper" is Humanoid World Models (arXiv:2506.01182); "code" is the repository
 qasim-ali0/humanoid_world_model (Flow-HWM/, configs of 4 May 2025).
@@ -46,18 +46,13 @@ EVE_STATES = ActionConvention(
     hold=(0.0,) * 25,
 )
 
-# Defects of the official code, each off unless named (FAMILIES: E.3, E.4, E.7).
+# Slips of the official code that belong to the weights, each off unless named.
 NETWORK_PARITY = {
     "rope": "1-D rotary embedding mutates its even half before using it for the odd half",
     "kv_norm": "split attention normalises the values of its cross-attention, not the keys",
     "rope_grid": "split attention numbers patches on the grid of unpatched latents",
     "noise_times_head": "training noise at t / 49 (HEAD), target and embedding at t",
     "noise_times_may_2025": "training noise at 50 t / 49 and embedding of 50 t (May 2025)",
-}
-SAMPLER_PARITY = {
-    "sampler": "every Euler step evaluates the initial noise",
-    "context_drop": "after the first step the conditional pass has no context either",
-    "fid_frame": "pictures show decoded frame 0, a past one",
 }
 
 
@@ -181,7 +176,7 @@ class FlowHWMConfig:
 
         The data set's rows are states measured with a frame, so a frame's row is the env
         step that led into it. Nothing leads into the window's first frame; the first step
-        stands in. With action_stride 1 and frame_stride 2 (the official loader, E.1) the
+        stands in. With action_stride 1 and frame_stride 2 (the official loader) the
         rows run at twice the frames' pace and end in the middle of the window.
         """
         return tuple(max(0, j * self.action_stride - 1) for j in range(self.frames))
@@ -250,58 +245,3 @@ def preset_config(variant: str, preset: str, **changes: Any) -> FlowHWMConfig:
     else:
         raise nearest(preset, PRESETS, kind="preset of flow_hwm")
     return FlowHWMConfig(variant=variant, preset=preset, **{**values, **changes})
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowHWMOptions:
-    """What `--set key=value` sets.
-
-    Attributes:
-        checkpoint: Folder or hub id of weights saved by wamsim, or a folder of the official
-            layout; None is an untrained model.
-        preset: "tiny" or "published".
-        device: Where it runs, e.g. "cpu" or "cuda".
-        init_seed: Of untrained weights.
-        steps: Euler steps; None is the preset's.
-        guidance: Classifier-free guidance; 1 does without; None is the preset's.
-        action: Action convention of a new model, by name; None is the preset's.
-        action_stride: Env steps between the actions of a window; None is the preset's.
-        tokenizer: Folder or hub id with encoder.jit and decoder.jit (preset "published").
-        cache: Keep what every query computes alike (exact).
-        parity: Defects of the official code to reproduce: names out of
-            `NETWORK_PARITY` and `SAMPLER_PARITY`.
-    """
-
-    checkpoint: str | None = None
-    preset: str = "tiny"
-    device: str = "cpu"
-    init_seed: int = 0
-    steps: int | None = None
-    guidance: float | None = None
-    action: str | None = None
-    action_stride: int | None = None
-    tokenizer: str | None = None
-    cache: bool = True
-    parity: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse what no model could mean."""
-        if self.preset not in PRESETS:
-            raise nearest(self.preset, PRESETS, kind="preset of flow_hwm")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be 1 or more")
-        for name in self.parity:
-            if name not in {**NETWORK_PARITY, **SAMPLER_PARITY}:
-                raise nearest(
-                    name, [*NETWORK_PARITY, *SAMPLER_PARITY], kind="parity flag of flow_hwm"
-                )
-
-    @property
-    def network_parity(self) -> tuple[str, ...]:
-        """Flags that belong to the weights."""
-        return tuple(name for name in self.parity if name in NETWORK_PARITY)
-
-    @property
-    def sampler_parity(self) -> tuple[str, ...]:
-        """Flags that belong to sampling."""
-        return tuple(name for name in self.parity if name in SAMPLER_PARITY)

@@ -1,7 +1,7 @@
 """Flow-HWM as one module: tokenizer, velocity network, statistics and loss.
 
 Axes: B rows, T frames, C latent channels, K future latents.
-Source: FAMILIES E; paper arXiv:2506.01182; code qasim-ali0/humanoid_world_model.
+Source: paper arXiv:2506.01182; code qasim-ali0/humanoid_world_model.
 """
 
 from __future__ import annotations
@@ -169,10 +169,10 @@ class FlowHWM(Pretrained, nn.Module):
         """Give the loss terms of a batch.
 
         "flow": mean squared error of the velocity, over samples whose whole window lies in
-        one episode (E.1); 0 when none does. "reconstruction", when the tokenizer is trained
-        along: mean squared error of its pixels in -1..1. "total": their weighted sum.
+        one episode; 0 when none does. "reconstruction", when the tokenizer is trained along:
+        mean squared error of its pixels in -1..1. "total": their weighted sum.
 
-        Source: FAMILIES E.6; code Flow-HWM/train.py.
+        Source: code, Flow-HWM/train.py and data/future_video_dataset.py.
         """
         config, spec = self.config, self.batch_spec
         frames = batch.at(config.camera, spec.frame_offsets)
@@ -243,7 +243,7 @@ def noised(
         x_t = (1 - (1 - sigma_min) t) noise + t data; its velocity
         data - (1 - sigma_min) noise; and the time that the network is told.
 
-    Source: paper, Flow Matching; FAMILIES E.7-1 for the two official slips.
+    Source: paper, Flow Matching; code, schedulers/flow_matching.py for the slips.
     """
     keep = 1.0 - config.sigma_min
     mixed, told = t, t

@@ -1,6 +1,6 @@
 """From noise to future latents: Euler steps with classifier-free guidance.
 
-Source: FAMILIES E.6, E.7; humanoid_world_model, Flow-HWM/samplers.py and
+Source: paper arXiv:2506.01182; humanoid_world_model, Flow-HWM/samplers.py and
 Flow-HWM/schedulers/flow_matching.py, whose defects are off unless named.
 """
 
@@ -48,7 +48,7 @@ class Sampler:
         steps: Euler steps.
         guidance: u_empty + guidance (u_given - u_empty); 1 skips the empty pass.
         cache: Keep the tables.
-        parity: Names out of `config.SAMPLER_PARITY`.
+        parity: Names out of `options.SAMPLER_PARITY`.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +24,11 @@ from policies.checkpoint import (
     local_folder,
     read_tensors,
 )
-from policies.flow_hwm.config import FlowHWMConfig, FlowHWMOptions, preset_config
+from policies.flow_hwm.config import FlowHWMConfig, preset_config
 from policies.flow_hwm.model import FlowHWM, read_statistics
+from policies.flow_hwm.options import FlowHWMOptions
 from policies.flow_hwm.tokenizer import DECODER, ENCODER, CosmosTokenizer
+from wamsim.errors import WamsimError
 
 # Buffers that the official modules save: zeros, and tables that follow from the sizes.
 _BUFFERS = re.compile(r"(^|\.)(empty_\w+_emb|(action|video)_pos_embed\.(position_encoding|seq))$")
@@ -52,6 +55,7 @@ def load_or_initialise(variant: str, options: FlowHWMOptions) -> FlowHWM:
     Raises:
         CheckpointMismatch: The checkpoint does not fit family, variant, preset or options;
             or the tokenizer is missing.
+        WamsimError: The options do not fit one another.
     """
     _check_tokenizer(preset_config(variant, options.preset), options)
     if options.checkpoint is None:
@@ -177,16 +181,23 @@ def _is_ours(folder: Path) -> bool:
     return isinstance(document, dict) and "family" in document
 
 
+def _asked(options: FlowHWMOptions) -> dict[str, Any]:
+    """What the options say about the config."""
+    stride = options.frame_stride if options.action_stride is None else options.action_stride
+    asked = {
+        "action": options.action,
+        "frame_stride": options.frame_stride,
+        "action_stride": stride,
+        "parity": options.network_parity or None,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
 def _wanted(variant: str, options: FlowHWMOptions) -> FlowHWMConfig:
-    changes = {
-        name: value
-        for name, value in (
-            ("action", options.action), ("action_stride", options.action_stride),
-            ("parity", options.network_parity or None),
-        )
-        if value is not None
-    }  # fmt: skip
-    return preset_config(variant, options.preset, **changes)
+    try:
+        return preset_config(variant, options.preset, **_asked(options))
+    except ValueError as error:
+        raise WamsimError(f"flow_hwm: {error}") from error
 
 
 def _check_tokenizer(config: FlowHWMConfig, options: FlowHWMOptions) -> None:
@@ -206,13 +217,8 @@ def _check_tokenizer(config: FlowHWMConfig, options: FlowHWMOptions) -> None:
 
 def _check_options(config: FlowHWMConfig, options: FlowHWMOptions, folder: Path) -> None:
     """Refuse options that contradict what a checkpoint was trained with."""
-    asked = {
-        "action": options.action,
-        "action_stride": options.action_stride,
-        "parity": options.network_parity or None,
-    }
-    for name, value in asked.items():
-        if value is not None and value != getattr(config, name):
+    for name, value in _asked(options).items():
+        if value != getattr(config, name):
             raise CheckpointMismatch(
                 f"the checkpoint was trained with {name}={getattr(config, name)!r}, but "
                 f"{value!r} was asked for. Leave the option out, or train anew. "

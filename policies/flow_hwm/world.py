@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.flow_hwm.config import FlowHWMConfig, FlowHWMOptions
+from policies.flow_hwm.config import FlowHWMConfig
 from policies.flow_hwm.model import FlowHWM
 from policies.flow_hwm.network import Context
+from policies.flow_hwm.options import FlowHWMOptions
 from policies.flow_hwm.sampler import Sampler
 from policies.flow_hwm.tokenizer import to_frames
 from policies.flow_hwm.weights import load_or_initialise

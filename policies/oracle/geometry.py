@@ -110,6 +110,10 @@ class Solids:
     def __len__(self) -> int:
         return len(self.centre)
 
+    def of(self, chosen: NDArray[np.bool_]) -> Solids:
+        """Some of them."""
+        return Solids(self.centre[chosen], self.axes[chosen], self.half[chosen], self.round[chosen])
+
     def seen_from(self, frame: Pose) -> Solids:
         """The same solids in the coordinates of a frame."""
         return Solids(

@@ -24,7 +24,7 @@ from policies.oracle.geometry import (
 )
 from policies.oracle.grasps import PAD_BELOW, Grasp, grasps
 from policies.oracle.motion import CLOSED, OPEN
-from policies.oracle.parts import HANDLE_DEPTH, Part, front, handle_geoms, part_of
+from policies.oracle.parts import HANDLE_DEPTH, Part, handle_of, part_of
 from policies.oracle.view import View
 
 TILTS = np.deg2rad([0.0, 25.0, 45.0, 60.0, 75.0, 90.0])  # of the hand from straight down
@@ -104,26 +104,17 @@ class Holding:
 
     def _handle_grasps(self, joint: str) -> tuple[tuple[float, Array, Grasp], ...]:
         """Tilts, approaches and grasps of a joint's handle, in the frame of its body."""
-        view = self._view
-        part = part_of(view, joint, Threshold(above=0.0))
-        geoms = handle_geoms(view, part)
-        if not geoms:
+        handle = handle_of(self._view, part_of(self._view, joint, Threshold(above=0.0)))
+        if handle is None:
             return ()
-        body = view.part_at(joint, part.now)
-        solids = view.solids(geoms)
-        centre = solids.centre.mean(0)
-        outward = front(view.solids(part.geoms), part) * np.array([1.0, 1.0, 0.0])
-        side = np.cross(DOWN, -outward)
+        side = np.cross(-handle.up, -handle.front)
         out: list[tuple[float, Array, Grasp]] = []
         for tilt in TILTS:
-            approach = from_rotation_vector(side * tilt) @ DOWN
+            approach = from_rotation_vector(side * tilt) @ -handle.up
             # grasps() wants a frame whose third column is where the hand comes from
             frame = hand_rotation(_across(approach), approach) * np.array([1.0, -1.0, -1.0])
-            found = grasps(
-                solids.seen_from(body), body.rot.T @ frame,
-                body.rot.T @ (centre - body.pos), below=PAD_BELOW,
-            )  # fmt: skip
-            out += [(float(tilt), body.rot.T @ approach, g) for g in found[:GRASPS_PER_TILT]]
+            found = grasps(handle.solids, frame, handle.centre, below=PAD_BELOW)
+            out += [(float(tilt), approach, g) for g in found[:GRASPS_PER_TILT]]
         return tuple(out)
 
 

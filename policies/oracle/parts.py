@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from envs.scene import Threshold
 from policies.oracle.geometry import Array, Pose, Solids
@@ -84,18 +85,49 @@ def carried_along(view: View, part: Part, hand: Pose, q: float) -> Pose:
     return view.part_at(part.joint, q) @ (view.part_at(part.joint, part.now).inverse() @ hand)
 
 
-def handle_geoms(view: View, part: Part) -> tuple[int, ...]:
-    """Geoms of what sticks out of a part: bar and stem of a handle, fin of a knob."""
-    geoms = np.array(part.geoms)
-    solids = view.solids(geoms)
-    if not part.slides and _is_knob(solids, part):
-        low, high = solids.bounds()
-        top = high[:, 2]
-        tall = top > top.max() - 0.5 * (top.max() - low[:, 2].min())
-        return tuple(int(g) for g in geoms[tall])
-    size = solids.half.max(1)
-    small = size <= HANDLE_HALF_SIZE
-    way = front(solids, part)
+@dataclass(frozen=True)
+class Handle:
+    """What sticks out of a part: bar and stem of a handle, fin of a knob.
+
+    In the frame of the body that the joint moves, read off the model's constants alone.
+
+    Attributes:
+        solids: Its shapes.
+        centre: Their middle.
+        front: Horizontal unit direction in which it sticks out.
+        up: The vertical.
+    """
+
+    solids: Solids
+    centre: Array
+    front: Array
+    up: Array
+
+
+def handle_of(view: View, part: Part) -> Handle | None:
+    """Find a part's handle; None when nothing sticks out."""
+    model = view.model
+    number = model.joint(part.joint).id
+    body = int(model.jnt_bodyid[number])
+    up = view.up_of(body)
+    whole = view.shape(body, part.geoms)
+    way = _front(whole, part.slides, model.jnt_pos[number], model.jnt_axis[number])
+    if not part.slides and _is_knob(whole, model.jnt_pos[number], model.jnt_axis[number], up):
+        reach = whole.reach(up[None])[:, 0]
+        top, bottom = whole.centre @ up + reach, whole.centre @ up - reach
+        chosen = top > top.max() - 0.5 * (top.max() - bottom.min())
+    else:
+        chosen = _standing_out(whole, way)
+    if not chosen.any():
+        return None
+    solids = whole.of(chosen)
+    flat = way - up * (way @ up)
+    return Handle(solids, solids.centre.mean(0), flat / np.linalg.norm(flat), up)
+
+
+def _standing_out(solids: Solids, way: Array) -> NDArray[np.bool_]:
+    """Which shapes are small and in front of the rest."""
+    small = solids.half.max(1) <= HANDLE_HALF_SIZE
     far = solids.centre @ way
     chosen = small & (far >= far.max() - HANDLE_DEPTH)
     if not small.all():
@@ -103,23 +135,24 @@ def handle_geoms(view: View, part: Part) -> tuple[int, ...]:
         board = int(np.argmax(np.where(small, 0.0, solids.half.prod(1))))
         face = float(far[board] + solids.reach(way[None])[board, 0])
         chosen &= far >= face - 0.002
-    return tuple(int(g) for g in geoms[chosen])
+    return chosen
 
 
-def _is_knob(solids: Solids, part: Part) -> bool:
-    away = np.linalg.norm((solids.centre - part.anchor)[:, :2], axis=1)
-    return bool(abs(part.axis[2]) > 0.8 and away.max() < KNOB_RADIUS)
+def _is_knob(solids: Solids, anchor: Array, axis: Array, up: Array) -> bool:
+    away = solids.centre - anchor
+    away = away - np.outer(away @ axis, axis)
+    return bool(abs(axis @ up) > 0.8 and np.linalg.norm(away, axis=1).max() < KNOB_RADIUS)
 
 
-def front(solids: Solids, part: Part) -> Array:
-    """Unit direction in which a part's handle sticks out of it.
+def _front(solids: Solids, slides: bool, anchor: Array, axis: Array) -> Array:
+    """Unit direction in which a handle sticks out: where the small shapes are.
 
-    Along a slide, or across a door; on the side where the small shapes are.
+    Along a slide, or across a door.
     """
     weight = solids.half.prod(1)
     middle = (solids.centre * weight[:, None]).sum(0) / weight.sum()
-    way = part.axis if part.slides else np.cross(part.axis, middle - part.anchor)
+    way = axis if slides else np.cross(axis, middle - anchor)
     length = float(np.linalg.norm(way))
-    way = way / length if length > 1e-6 else np.array([-1.0, 0.0, 0.0])
+    way = way / length if length > 1e-6 else np.array([1.0, 0.0, 0.0])
     small = np.argsort(solids.half.max(1), kind="stable")[: max(1, len(solids) // 3)]
     return way * (1.0 if float(((solids.centre[small] - middle) @ way).mean()) >= 0 else -1.0)

@@ -149,6 +149,28 @@ class View:
         """Collision shapes in the world, as they are now."""
         return solids_of(self.model, self.data, np.fromiter(geoms, int))
 
+    def shape(self, body: int, geoms: Collection[int]) -> Solids:
+        """Collision shapes in the frame of a body that they are fixed to.
+
+        Composed of the model's own constants, so equal to the last bit whatever is seen now.
+        """
+        model, data = self.model, self.probe
+        for geom in geoms:
+            pose = Pose(model.geom_pos[geom].copy(), from_quaternion(model.geom_quat[geom]))
+            at = int(model.geom_bodyid[geom])
+            while at != body:
+                pose = Pose(model.body_pos[at], from_quaternion(model.body_quat[at])) @ pose
+                at = int(model.body_parentid[at])
+            data.geom_xpos[geom] = pose.pos
+            data.geom_xmat[geom] = pose.rot.ravel()
+        return solids_of(model, data, np.fromiter(geoms, int))
+
+    def up_of(self, body: int) -> Array:
+        """The vertical in a body's frame, rounded so that equal views give equal values."""
+        up = self.data.xmat[body].reshape(3, 3).T @ np.array([0.0, 0.0, 1.0])
+        up = np.round(up * 20) / 20
+        return up / np.linalg.norm(up)
+
     def _pose_of(self, data: mujoco.MjData) -> Pose:
         return Pose(
             data.site_xpos[self.site].copy(), data.site_xmat[self.site].reshape(3, 3).copy()

@@ -85,15 +85,32 @@ class SmolVLAWorldOptions:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if self.checkpoint is not None and self.init_from is not None:
             raise ValueError("give checkpoint or init_from, not both: both fill the host")
-        self.resolve("late_gated_xattn")  # misspelt values, before anything is built
+        # misspelt values are refused here, before anything is built
+        self._running(configuration("base", self.preset)).with_fusion(**self._switches())
 
     def resolve(self, variant: str) -> Config:
-        """Give the configuration of an untrained model with these options."""
+        """Give the configuration of an untrained model with these options.
+
+        Raises:
+            WamsimError: Options that do not go together, or not with the variant.
+        """
         config = self._running(configuration(variant, self.preset))
-        if config.world is not None and self.horizon is not None:
-            world = dataclasses.replace(config.world, horizon=self.horizon)
-            config = dataclasses.replace(config, world=world)
-        return config.with_fusion(**self._switches())
+        switches = self._switches()
+        if self.flare_tokens is not None and variant != "flare_tokens":
+            raise WamsimError(
+                f"variant {variant!r} has no learned future tokens; leave flare_tokens out, or "
+                f"take variant 'flare_tokens'"
+            )
+        world = config.world
+        if world is not None and self.horizon is not None:
+            world = dataclasses.replace(world, horizon=self.horizon)
+            if variant == "flare_tokens" and self.flare_target != "last":
+                switches.setdefault("flare_tokens", self.horizon)  # one token per step
+        try:
+            fusion = dataclasses.replace(config.fusion, **switches)
+            return dataclasses.replace(config, world=world, fusion=fusion)
+        except ValueError as error:
+            raise WamsimError(f"smolvla_world:{variant}: {error}") from error
 
     def adopt(self, config: Config) -> Config:
         """Give a checkpoint's configuration with what may change after training.

@@ -54,15 +54,13 @@ class Grasping:
 
     def of(self, thing: Thing) -> tuple[Grasp, ...]:
         """Grasps from above for a thing as it lies now, in its own frame, best first."""
-        up = self._view.pose(thing).rot.T @ np.array([0.0, 0.0, 1.0])
-        # Rounded, so that equal views give equal grasps whatever was asked before.
-        key = tuple(float(c) for c in np.round(up * 20) / 20)
-        return self._cached(thing.name, key)
+        up = self._view.up_of(self._view.scene.body_id(thing.body))
+        return self._cached(thing.name, tuple(up.tolist()))
 
     def _find(self, name: str, up: tuple[float, ...]) -> tuple[Grasp, ...]:
         view, thing = self._view, self._view.scene.thing(name)
-        solids = view.solids(thing.geoms).seen_from(view.pose(thing))
         body = view.scene.body_id(thing.body)
+        solids = view.shape(body, thing.geoms)
         return grasps(solids, _frame(np.array(up)), view.model.body_ipos[body])
 
 

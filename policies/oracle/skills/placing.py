@@ -23,6 +23,8 @@ RETREAT = 0.08
 TURNS = np.deg2rad([0, 15, -15, 30, -30, 45, -45, 60, -60, 75, -75, 90, -90])
 RAISES = (0.0, 0.015, 0.03, 0.05, 0.07, 0.09)  # metres, where walls keep the hand out
 FALLS = (0.0, 0.03, 0.06, 0.10, 0.15)  # the same where nothing better is found
+ON_THING = np.array([0.012, 0.012])  # metres; On allows 0.03 between the origins
+EDGE = 0.012  # metres higher than the lowest place: there a thing would stand on an edge
 CLEAR = 0.002
 UP = np.array([0.0, 0.0, 1.0])
 
@@ -57,17 +59,18 @@ def find_place(
         thorough: True to compare all turns, and to put up with a fall where nothing
             better is found; False to stop at the first that fits.
     """
-    thing = view.scene.thing(goal.args[0])
     best: Place | None = None
+    spots = list(_spots(view, goal, shared))
     for drop in (False, True) if thorough and goal.name == "In" else (False,):
-        for spot in _spots(view, goal, shared):
+        for number, spot in enumerate(spots if drop else _level(view, held, spots, _extent(view, goal))):
             for hand_rot, cost in _turns(view, spot, held):
                 if best is not None and cost >= best.cost:
                     continue
-                found = _lower(view, goal, thing, spot, hand_rot, held.offset, drop)
+                found = _lower(view, goal, spot, hand_rot, held, drop)
                 if found is None:
                     continue
-                place = replace(found, cost=found.cost + cost)
+                # The first spots are the better ones, a little.
+                place = replace(found, cost=found.cost + cost + 0.02 * number)
                 if best is None or place.cost < best.cost:
                     best = place
                 if not thorough:
@@ -75,6 +78,37 @@ def find_place(
             if best is not None and not drop:
                 return best
     return best
+
+
+def _level(view: View, held: Held, spots: list[Array], half: Array) -> Iterator[Array]:
+    """The spots in order, without those where a thing would come to rest on an edge.
+
+    Where all but the first stand high, places between them are looked at as well.
+    """
+    yield spots[0]
+    thing = view.scene.thing(held.thing)
+
+    def rest(spot: Array) -> float:
+        rot, _ = next(_turns(view, spot, held))
+        return _rest(view, thing, spot, rot @ held.offset.rot)
+
+    found = [(rest(spot), k, spot) for k, spot in enumerate(spots)]
+    lowest = min(found)
+    for share in (0.2, 0.1):  # halve the distance between spots twice
+        for angle in np.arange(8) * np.pi / 4:
+            step = np.array([*(share * half * [np.cos(angle), np.sin(angle)]), 0.0])
+            spot = lowest[2] + step
+            found.append((rest(spot), len(found), spot))
+        lowest = min(found)
+    for height, k, spot in sorted(found, key=lambda f: f[1]):
+        if k and height < lowest[0] + EDGE:
+            yield spot
+
+
+def _rest(view: View, thing: Thing, spot: Array, rot: Array) -> float:
+    """Height of a thing's body origin when it is let down over a spot."""
+    start = Pose(np.array([spot[0], spot[1], float(spot[2]) + 0.30]), rot)
+    return view.rest_height(thing, start, float(spot[2]) - 0.10)
 
 
 def _turns(view: View, spot: Array, held: Held) -> Iterator[tuple[Array, float]]:
@@ -97,15 +131,11 @@ def _turns(view: View, spot: Array, held: Held) -> Iterator[tuple[Array, float]]
 
 def _spots(view: View, goal: Predicate, shared: bool) -> Iterator[Array]:
     """Horizontal places of the thing's body origin [3], best first; z is the target's."""
-    scene = view.scene
+    scene, half = view.scene, _extent(view, goal)
     if scene.has_thing(goal.args[1]):
         centre = view.pose(scene.thing(goal.args[1])).pos
-        half = np.array([0.012, 0.012])
-        rotation = np.eye(3)
     else:
-        region = scene.region(goal.args[1])
-        centre, rotation = view.world.site(region)
-        half = _half(region, rotation)[:2]
+        centre, _ = view.world.site(scene.region(goal.args[1]))
     # Rings around the centre, by their share of the way to the edge; where others will
     # come as well, the middle is the last choice.
     for share in (0.8, 0.65, 0.5, 0.3, 0.0) if shared else (0.0, 0.35, 0.65):
@@ -113,19 +143,25 @@ def _spots(view: View, goal: Predicate, shared: bool) -> Iterator[Array]:
             yield centre + np.array([*(share * half * [np.cos(angle), np.sin(angle)]), 0.0])
 
 
+def _extent(view: View, goal: Predicate) -> Array:
+    """Half sizes [2] of where the body origin may be, horizontally."""
+    if view.scene.has_thing(goal.args[1]):
+        return ON_THING
+    region = view.scene.region(goal.args[1])
+    return _half(region, view.world.site(region)[1])[:2]
+
+
 def _half(region: Region, rotation: Array) -> Array:
     return np.abs(rotation @ np.asarray(region.size))
 
 
 def _lower(
-    view: View, goal: Predicate, thing: Thing, spot: Array, hand_rot: Array, offset: Pose,
-    drop: bool,
+    view: View, goal: Predicate, spot: Array, hand_rot: Array, held: Held, drop: bool
 ) -> Place | None:
     """Let the thing down over a spot; None when it cannot be."""
+    thing, offset = view.scene.thing(held.thing), held.offset
     rot = hand_rot @ offset.rot
-    high = float(spot[2]) + 0.30
-    start = Pose(np.array([spot[0], spot[1], high]), rot)
-    rest = view.rest_height(thing, start, float(spot[2]) - 0.10)
+    rest = _rest(view, thing, spot, rot)
     raises = FALLS if drop else RAISES if goal.name == "In" else RAISES[:2]
     for raised in raises:
         body = Pose(np.array([spot[0], spot[1], rest + LET_GO + raised]), rot)
