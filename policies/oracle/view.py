@@ -350,15 +350,21 @@ class View:
             pose: Where it starts, touching nothing.
             low: Height at which to stop looking.
         """
-        high = float(pose.pos[2])
-        for _ in range(9):  # 9 halvings: 0.5 m to 1 mm
-            middle = (low + high) / 2
-            at = Pose(np.array([pose.pos[0], pose.pos[1], middle]), pose.rot)
-            if self.hits(None, carried=thing, carried_pose=at) > 0:
-                low = middle
-            else:
-                high = middle
-        return high
+
+        def touches(z: float) -> bool:
+            at = Pose(np.array([pose.pos[0], pose.pos[1], z]), pose.rot)
+            return self.hits(None, carried=thing, carried_pose=at) > 0
+
+        # Steps of half its height cannot pass through a board; then halve to 1 mm.
+        step = float(np.clip(0.5 * (thing.top - thing.bottom), 0.01, 0.04))
+        z = float(pose.pos[2])
+        while z > low and not touches(z - step):
+            z -= step
+        while step > 1e-3:
+            step /= 2
+            if not touches(z - step):
+                z -= step
+        return z
 
 
 def _shorter(vector: Array, limit: float) -> Array:

@@ -25,7 +25,8 @@ RAISES = (0.0, 0.015, 0.03, 0.05, 0.07, 0.09)  # metres, where walls keep the ha
 FALLS = (0.0, 0.03, 0.06, 0.10, 0.15)  # the same where nothing better is found
 ON_THING = np.array([0.012, 0.012])  # metres; On allows 0.03 between the origins
 EDGE = 0.012  # metres higher than the lowest place: there a thing would stand on an edge
-CLEAR = 0.002
+# (metres of room around hand and load, whether a fall is put up with): tried in turn
+WAYS = ((0.008, False), (0.002, False), (0.002, True))
 UP = np.array([0.0, 0.0, 1.0])
 
 
@@ -61,12 +62,14 @@ def find_place(
     """
     best: Place | None = None
     spots = list(_spots(view, goal, shared))
-    for drop in (False, True) if thorough and goal.name == "In" else (False,):
-        for number, spot in enumerate(spots if drop else _level(view, held, spots, _extent(view, goal))):
+    ways = WAYS if thorough and goal.name == "In" else WAYS[:2]
+    for room, drop in ways:
+        level = spots if drop else _level(view, held, spots, _extent(view, goal))
+        for number, spot in enumerate(level):
             for hand_rot, cost in _turns(view, spot, held):
                 if best is not None and cost >= best.cost:
                     continue
-                found = _lower(view, goal, spot, hand_rot, held, drop)
+                found = _lower(view, goal, spot, hand_rot, held, room, drop)
                 if found is None:
                     continue
                 # The first spots are the better ones, a little.
@@ -156,7 +159,8 @@ def _half(region: Region, rotation: Array) -> Array:
 
 
 def _lower(
-    view: View, goal: Predicate, spot: Array, hand_rot: Array, held: Held, drop: bool
+    view: View, goal: Predicate, spot: Array, hand_rot: Array, held: Held, room: float,
+    drop: bool,
 ) -> Place | None:
     """Let the thing down over a spot; None when it cannot be."""
     thing, offset = view.scene.thing(held.thing), held.offset
@@ -168,11 +172,15 @@ def _lower(
         hand = Pose(body.pos - hand_rot @ offset.pos, hand_rot)
         if not drop and not _inside(view, goal, body.pos - LET_GO * UP):
             break
-        arm = view.reach(hand)
-        if arm is None:
-            continue
         now = view.finger_gap
-        if view.hits(arm, gap=now, carried=thing, carried_pose=body, margin=CLEAR) > CLEAR:
+        # A little higher, where the ground is no neighbour, there must be room around.
+        up = room * UP
+        if view.hits(
+            hand.shifted(up), gap=now, carried=thing, carried_pose=body.shifted(up), margin=room
+        ):
+            continue
+        arm = view.reach(hand)
+        if arm is None or view.hits(arm, gap=now, carried=thing, carried_pose=body):
             continue
         # Fingers that hit something as they open push it, or the thing, away.
         for gap in (OPEN, min(now + 0.03, OPEN), min(now + 0.015, OPEN)):
