@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
 
 from envs.scene import Thing
@@ -40,12 +39,10 @@ def height_over(
     view: View, start: Array, end: Array, width: float, skip: Thing | None = None
 ) -> float:
     """Highest point of what lies under a straight route, metres in the world."""
-    geoms = view.other_geoms[
-        view.model.geom_type[view.other_geoms] != mujoco.mjtGeom.mjGEOM_PLANE
-    ]
+    low, high = view.other_bounds
     if skip is not None:
-        geoms = np.setdiff1d(geoms, skip.geoms)
-    low, high = view.solids(geoms).bounds()
+        others = ~np.isin(view.other_geoms, skip.geoms)
+        low, high = low[others], high[others]
     # Slabs test of the route (grown by its width) against each footprint.
     a, d = start[:2], end[:2] - start[:2]
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -35,6 +35,7 @@ CLOSE_ENOUGH = (0.002, 0.02)
 HOMING = 0.5
 ITERATIONS = 16
 HOPELESS = (8, 0.03, 0.25)  # after so many iterations this far (metres, radians) away
+LOWERING = 0.008  # metres per step in which a thing is let down
 JOINT_MARGIN = 0.04  # radians from a joint limit
 
 
@@ -66,6 +67,7 @@ class View:
         self.base = self.data.xpos[base].copy()
         self.home_yaw = self._bearing(self._pose_of(self.data).pos)
         self._jac = np.zeros((6, self.model.nv))
+        self._shapes: dict[tuple[int, tuple[int, ...]], Solids] = {}
 
     def _find_geoms(self) -> None:
         model = self.model
@@ -105,9 +107,21 @@ class View:
         self.scene.set_fixtures(state.fixtures)
         self.data.qpos[:] = state.qpos
         mujoco.mj_kinematics(self.model, self.data)
-        self._touched = False
+        self._touched, self._bounds = False, None
 
     _touched = False
+    _bounds: tuple[Array, Array] | None = None
+
+    @property
+    def other_bounds(self) -> tuple[Array, Array]:
+        """Corners of the boxes around everything but the robot, as it is now."""
+        if self._bounds is None:
+            low, high = self.solids(self.other_geoms).bounds()
+            flat = self.model.geom_type[self.other_geoms] == mujoco.mjtGeom.mjGEOM_PLANE
+            low[flat, :2], high[flat, :2] = -np.inf, np.inf
+            high[flat, 2] = self.data.geom_xpos[self.other_geoms[flat], 2]
+            self._bounds = low, high
+        return self._bounds
 
     def holds(self, goal: Goal) -> bool:
         """Whether a goal holds now."""
@@ -154,6 +168,9 @@ class View:
 
         Composed of the model's own constants, so equal to the last bit whatever is seen now.
         """
+        key = (body, tuple(geoms))
+        if key in self._shapes:
+            return self._shapes[key]
         model, data = self.model, self.probe
         for geom in geoms:
             pose = Pose(model.geom_pos[geom].copy(), from_quaternion(model.geom_quat[geom]))
@@ -163,7 +180,9 @@ class View:
                 at = int(model.body_parentid[at])
             data.geom_xpos[geom] = pose.pos
             data.geom_xmat[geom] = pose.rot.ravel()
-        return solids_of(model, data, np.fromiter(geoms, int))
+        found = solids_of(model, data, np.fromiter(geoms, int))
+        self._shapes[key] = found
+        return found
 
     def up_of(self, body: int) -> Array:
         """The vertical in a body's frame, rounded so that equal views give equal values."""
@@ -343,21 +362,30 @@ class View:
             model.geom_margin[:], model.geom_gap[:] = self._margin
 
     def rest_height(self, thing: Thing, pose: Pose, low: float) -> float:
-        """Height of a thing's body origin when it is lowered from a pose until it touches.
+        """Height of a thing's body origin when it is let down upon what is there now.
 
         Args:
             thing: A free thing.
-            pose: Where it starts, touching nothing.
+            pose: Its orientation and its horizontal place; the height does not matter.
             low: Height at which to stop looking.
         """
+        shape = self.shape(self.scene.body_id(thing.body), thing.geoms)
+        bottom, top = shape.seen_from(Pose(np.zeros(3), pose.rot.T)).bounds()
+        bottom, top = bottom.min(0) + pose.pos, top.max(0) + pose.pos
+        low_corners, high_corners = self.other_bounds
+        below = np.all((low_corners < top)[:, :2] & (high_corners > bottom)[:, :2], axis=1)
+        below &= self.owner[self.other_geoms] != self.scene.info.things.index(thing)
+        if not below.any():
+            return low
 
         def touches(z: float) -> bool:
             at = Pose(np.array([pose.pos[0], pose.pos[1], z]), pose.rot)
             return self.hits(None, carried=thing, carried_pose=at) > 0
 
-        # Steps of half its height cannot pass through a board; then halve to 1 mm.
-        step = float(np.clip(0.5 * (thing.top - thing.bottom), 0.01, 0.04))
-        z = float(pose.pos[2])
+        z = float(high_corners[below, 2].max() + pose.pos[2] - bottom[2])
+        # MuJoCo finds no contact of thin boxes that are deep in each other: small steps,
+        # then halve to 1 mm.
+        step = LOWERING
         while z > low and not touches(z - step):
             z -= step
         while step > 1e-3:
