@@ -89,10 +89,10 @@ def test_imagination_through_the_same_cameras_shares_the_view() -> None:
 @pytest.mark.parametrize("changes", [{"cameras": ("wrist",)}, {"image_size": (4, 4)}])
 def test_imagination_through_other_eyes_gets_a_view_of_its_own(changes: dict) -> None:
     spec = sees((2, 4), **changes)
-    made = card(cameras=FRONT, execute=4, imagines=spec)
+    made = card(cameras=FRONT, execute=4, imagines=spec, depth=True)
     assert plan(made, imagine=True).imagination == 1
     policy, imagination = plan(made, imagine=True).views
-    assert (policy.cameras, policy.size, policy.capacity) == (FRONT, (2, 3), 1)
+    assert (policy.cameras, policy.size, policy.capacity, policy.depth) == (FRONT, (2, 3), 1, True)
     assert (imagination.cameras, imagination.size) == (spec.cameras, spec.image_size)
     assert (imagination.capacity, imagination.depth) == (2, False)
     assert len(plan(made, imagine=False).views) == 1

@@ -314,6 +314,18 @@ def test_a_world_model_serves_free_rows_in_its_own_batches(tmp_path: Path) -> No
         ]  # fmt: skip
 
 
+def test_a_world_model_is_never_shown_a_non_finite_action(tmp_path: Path) -> None:
+    def stumble(obs: Observation, answer: Prediction) -> Prediction:
+        answer.actions[obs.step == 2] = np.nan
+        return answer
+
+    policy, world = CountingPolicy(card(execute=2), stumble), CountingWorld()
+    pool = pool_for(policy.card, world=world.card)
+    (episode,) = roll(tmp_path / "run", policy, pool, world=world, batch=1).values()
+    assert episode.record.reason == "the policy returned a non-finite action at step 2"
+    assert [bool(np.isfinite(w.future).all()) for w in world.seen] == [True, True]
+
+
 def test_a_policys_own_imagination_stands_beside_a_world_models(tmp_path: Path) -> None:
     policy, world = CountingPolicy(SHARED), CountingWorld()
     pool = pool_for(SHARED, imagine=True, world=world.card, tasks=[task(max_steps=4)])

@@ -60,12 +60,12 @@ def part_of(view: View, joint: str, threshold: Threshold) -> Part:
     for b in range(body, model.nbody):
         inside[b] = b == body or inside[model.body_parentid[b]]
     kind = mujoco.mjtJoint(model.jnt_type[number])
-    low, high = model.jnt_range[number]
+    low, high = view.joint_range(joint)
     return Part(
         joint=joint,
         slides=kind == mujoco.mjtJoint.mjJNT_SLIDE,
         now=view.world.joint(joint),
-        goal=_beyond(threshold, float(low), float(high), OVERSHOOT[kind]),
+        goal=_beyond(threshold, low, high, OVERSHOOT[kind]),
         anchor=view.data.xpos[body] + rot @ model.jnt_pos[number],
         axis=rot @ model.jnt_axis[number],
         geoms=tuple(int(g) for g in np.flatnonzero(collides & inside[model.geom_bodyid])),

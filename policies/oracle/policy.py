@@ -34,8 +34,8 @@ class _Stage:
 
     def __init__(self, scene: Scene) -> None:
         self.view = View(scene)
-        carrying = Carrying(self.view)
         moving = Moving(self.view)
+        carrying = Carrying(self.view, moving)
         self._pushing = Pushing(self.view)
         self._skills: dict[str, Skill] = {
             "On": carrying, "In": carrying,

@@ -327,6 +327,11 @@ class View:
         finally:
             model.body_pos[self._root], model.body_quat[self._root] = pos, quat
 
+    def joint_range(self, joint: str) -> tuple[float, float]:
+        """Lowest and highest position of a joint."""
+        low, high = self.model.jnt_range[self.model.joint(joint).id]
+        return float(low), float(high)
+
     def part_at(self, joint: str, q: float) -> Pose:
         """Pose of the body that a joint moves, had the joint this position."""
         self.probe.qpos[:] = self.data.qpos

@@ -8,9 +8,10 @@ import numpy as np
 
 from envs.goals import Predicate
 from policies.oracle.motion import OPEN, Waypoint
-from policies.oracle.skills.base import DONE, START, Failure, Held, Progress, Script
+from policies.oracle.skills.base import DONE, MOVING, Failure, Held, Progress, Script
+from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.picking import Grasping, is_held, pick
-from policies.oracle.skills.placing import find_place, put_down
+from policies.oracle.skills.placing import find_place, is_cramped, put_down
 from policies.oracle.view import View
 
 LIFTED = "lifted"
@@ -20,13 +21,20 @@ EMPTY = 0.002  # metres between the pads of a hand that holds nothing
 class Carrying:
     """Serves On and In."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, moving: Moving) -> None:
         self._grasping = Grasping(view)
+        self._moving = moving
 
     def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
         """Plan what comes next."""
         if progress.stage == LIFTED and progress.held is not None:
             return self._place(view, goal, progress, progress.held)
+        if progress.stage == MOVING:
+            return self._moving.leave(view, progress)
+        if progress.attempt == 0 and is_cramped(view, goal, view.scene.thing(goal.args[0])):
+            script = self._moving.widen(view, view.scene.region(goal.args[1]), progress)
+            if script is not None:
+                return script
         return self._pick(view, goal, progress)
 
     def failed(self, view: View, progress: Progress) -> bool:

@@ -26,6 +26,7 @@ FALLS = (0.0, 0.03, 0.06, 0.10, 0.15)  # the same where nothing better is found
 ON_THING = np.array([0.012, 0.012])  # metres; On allows 0.03 between the origins
 EDGE = 0.012  # metres higher than the lowest place: there a thing would stand on an edge
 # (metres of room around hand and load, whether a fall is put up with): tried in turn
+CRAMPED = 0.015  # metres above the floor of a region that a thing should come to rest in
 WAYS = ((0.008, False), (0.002, False), (0.002, True))
 UP = np.array([0.0, 0.0, 1.0])
 
@@ -106,6 +107,20 @@ def _level(view: View, held: Held, spots: list[Array], half: Array) -> Iterator[
     for height, k, spot in sorted(found, key=lambda f: f[1]):
         if k and height < lowest[0] + EDGE:
             yield spot
+
+
+def is_cramped(view: View, goal: Predicate, thing: Thing) -> bool:
+    """Whether a thing, let down into a region as it now lies, stays above its floor."""
+    if goal.name != "In" or not view.scene.has_region(goal.args[1]):
+        return False
+    pose = view.pose(thing)
+    centre, rotation = view.world.site(view.scene.region(goal.args[1]))
+    half = _half(view.scene.region(goal.args[1]), rotation)
+    low, _ = view.solids(thing.geoms).bounds()
+    below = float(pose.pos[2] - low[:, 2].min())
+    floor = float(centre[2] - half[2])
+    spots = _spots(view, goal, shared=False)
+    return min(_rest(view, thing, spot, pose.rot) for spot in spots) - below > floor + CRAMPED
 
 
 def _rest(view: View, thing: Thing, spot: Array, rot: Array) -> float:
