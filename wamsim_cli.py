@@ -417,19 +417,24 @@ def bench_command(
     task: Annotated[int, typer.Option("--task", "-t", help="Task number.")] = 0,
     steps: Annotated[int, typer.Option(min=16, help="Env steps per measurement.")] = 160,
     workers: Annotated[int, typer.Option(min=1, help="Also measure this many workers.")] = 2,
+    part: Annotated[
+        list[str] | None, typer.Option("--part", help="physics, loop or workers; all by default.")
+    ] = None,
     cache: Cache = None,
     libero_assets: Assets = None,
 ) -> None:
     """Measure the genuine LIBERO loop and wamsim side by side, in one run; print ratios."""
-    from envs.bench import bench
+    resources = _resources(cache, libero_assets)
+    from envs.bench import PARTS, bench
 
     bench(
         suite=suite,
         task=task,
         steps=steps,
         workers=workers,
-        resources=_resources(cache, libero_assets),
+        resources=resources,
         console=console,
+        parts=part or PARTS,
     )
 
 

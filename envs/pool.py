@@ -202,12 +202,13 @@ class Pool(VectorEnv):
         """
         opengl = any(view.cameras for view in self.views)
         for remote in self._remotes:
-            remote.pipe.send(Describe(opengl=opengl))
+            with contextlib.suppress(OSError):  # dead already: noticed below
+                remote.pipe.send(Describe(opengl=opengl))
         found: dict[str, str] = {}
         for remote in self._remotes:
             try:
                 reply = remote.pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):
                 remote.process.join(timeout=5)
                 raise WorkerLost(
                     f"a simulation worker ended while starting (exit code "
@@ -243,7 +244,9 @@ class Pool(VectorEnv):
         size = self.slots_per_worker * sum(v.nbytes for v in self.views if v.cameras)
         shared = None
         if size:
-            shared = SharedMemory(create=True, size=size, name=f"wamsim_{secrets.token_hex(6)}")
+            # the owner's pid tells whose it is, should it ever be left behind
+            name = f"wamsim_{os.getpid()}_{secrets.token_hex(6)}"
+            shared = SharedMemory(create=True, size=size, name=name)
         spec = WorkerSpec(
             suites=self.suites,
             options=self.options,

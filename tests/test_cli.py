@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from episode_doubles import shard
 
 import wamsim_cli
 from wamsim.contracts import Outcome
@@ -304,8 +305,6 @@ def test_tables_in_every_format(wamsim: Callable[..., Done], run: Path, form: st
 
 
 def test_an_unknown_format_names_the_nearest(wamsim: Callable[..., Done], tmp_path: Path) -> None:
-    from episode_doubles import shard
-
     done = wamsim("leaderboard", shard(tmp_path / "a", range(2)), "--format", "markdwn")
     assert done.code == 2
     assert "unknown format 'markdwn'. Did you mean 'markdown'" in done.err
@@ -359,6 +358,8 @@ def test_ctrl_c_shows_what_is_done_and_keeps_it(tmp_path: Path, scene_cache_dir:
         [sys.executable, "-m", "wamsim_cli", *command],
         cwd=ROOT, env={**os.environ, "WAMSIM_CACHE": str(scene_cache_dir), "COLUMNS": "200"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # a test run in a shell's background inherits that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     until = time.monotonic() + 120
     while len(episode_files(out)) < 2:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from doubles import evaluate_pixels
+from pixel_runs import evaluate_pixels
 
 from wamsim.contracts import EpisodeKey
 from wamsim.episode import Episode, arrays_equal, read_episode
@@ -53,29 +53,31 @@ class Killed:
     """A run in a process of its own, and what SIGKILL leaves of it."""
 
     def __init__(self, out: Path, cache: Path, settings: dict) -> None:
-        command = [sys.executable, str(HERE / "doubles.py"), str(out), str(cache)]
+        command = [sys.executable, str(HERE / "pixel_runs.py"), str(out), str(cache)]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
         self.out = out
         self.process = subprocess.Popen([*command, json.dumps(settings)], env=environment)
 
-    def after(self, episodes: int, patience_s: float = 120) -> list[int]:
-        """Kill the run when so many episodes are on disk and the next is under way."""
+    def after(self, episodes: int, patience_s: float = 120) -> set[Path]:
+        """Kill the run when so many episodes are on disk and the next is under way.
+
+        Returns:
+            Files of shared memory that it used.
+        """
         until = time.monotonic() + patience_s
         while len(episode_files(self.out)) < episodes:
             assert self.process.poll() is None, "it ended by itself"
             assert time.monotonic() < until, f"only {len(episode_files(self.out))} episodes"
             time.sleep(0.01)
         time.sleep(0.15)
-        workers = psutil.Process(self.process.pid).children(recursive=True)
+        main = psutil.Process(self.process.pid)
+        used = {Path(m.path) for m in main.memory_maps() if "wamsim_" in Path(m.path).name}
+        others = main.children(recursive=True)  # workers, resource tracker
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        _, alive = psutil.wait_procs(workers, timeout=10)  # nobody tells them to stop
+        _, alive = psutil.wait_procs(others, timeout=10)  # nobody tells them to stop
         assert not alive
-        return [p.pid for p in workers]
-
-
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("wamsim_*")}
+        return used
 
 
 # ------------------------------------------------------------------------------ default
@@ -111,16 +113,16 @@ def test_the_episodes_differ_from_each_other(undisturbed: Path) -> None:
 def test_a_run_killed_in_the_middle_resumes_to_the_same_bytes(
     undisturbed: Path, tmp_path: Path, scene_cache_dir: Path
 ) -> None:
-    before = shared_memory()
     settings = {"suite": "tabletop_object", "tasks": ["0", "3"], "slots": 2}
-    Killed(tmp_path, scene_cache_dir, settings).after(episodes=1)
+    used = Killed(tmp_path, scene_cache_dir, settings).after(episodes=1)
+    assert len(used) == 1
+    assert not [path for path in used if path.exists()]
     done = len(episode_files(tmp_path))
     assert 1 <= done < 4
     result = evaluate_pixels(tmp_path, scene_cache_dir, "tabletop_object", tasks=("0", "3"))
     assert (result.resumed, result.accounts.episodes) == (done, 4 - done)
     check_equal(tmp_path, undisturbed)
     assert not list(tmp_path.rglob("*.tmp*"))
-    assert shared_memory() <= before
 
 
 def test_a_resumed_run_may_grow(undisturbed: Path, tmp_path: Path, scene_cache_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: leaving out what cannot be seen changes none; depth and cameras are metric."""
+"""Pictures: depth and cameras are metric, burners glow, recorded states give the same pixels."""
 
 from __future__ import annotations
 
@@ -8,43 +8,17 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+from small_scenes import BOX, PLANE, SPHERE, add_geom, empty_spec, make_scene
 
 from envs import goals, rendering
 from envs.rendering import Painter, intrinsics
 from envs.runtime import Look, Simulation, shoot
-from envs.scene import Robot, Scene, SceneInfo, SuiteOptions, Thing
+from envs.scene import Scene, SuiteOptions, Thing
 from wamsim import registry
 from wamsim.contracts import EpisodeKey
 from wamsim.errors import RenderingUnavailable
 
 pytestmark = pytest.mark.sim
-
-NO_ROBOT = Robot(
-    joints=(), actuators=(), gripper_joints=(), gripper_actuators=(), eef_site="", eef_body="",
-    init_qpos=(), init_gripper_qpos=(), pad_geoms=((), ()),
-)  # fmt: skip
-BOX, PLANE, SPHERE = (
-    mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_SPHERE,
-)  # fmt: skip
-
-
-def _spec() -> mujoco.MjSpec:
-    """An empty world whose light casts no shadow, as in our scenes."""
-    spec = mujoco.MjSpec()
-    spec.worldbody.add_light(pos=(0, 0, 3), dir=(0, 0, -1), castshadow=False)
-    spec.stat.extent = 2.0
-    return spec
-
-
-def _geom(body: mujoco.MjsBody, kind: mujoco.mjtGeom, size: tuple, **more) -> mujoco.MjsGeom:
-    return body.add_geom(type=kind, size=size, group=1, **more)  # group 0 is hidden
-
-
-def _scene(spec: mujoco.MjSpec, cameras: tuple[str, ...], things: tuple[Thing, ...] = ()) -> Scene:
-    info = SceneInfo(
-        id="test", robot=NO_ROBOT, things=things, regions=(), cameras={c: c for c in cameras}
-    )
-    return Scene(model=spec.compile(), info=info)
 
 
 @pytest.fixture
@@ -64,193 +38,27 @@ def _draw(p: Painter, camera: str, size=(48, 64), *, qpos=None, lit=(), depth=Fa
     return p.draw(p.scene.model.qpos0 if qpos is None else qpos, lit, camera, size, depth)
 
 
-# ------------------------------------------------------------------------------ culling
-
-
-class Culling:
-    """Compares pictures with and without what `_visible` leaves out, and counts that."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.everything = False
-        self.left_out = 0
-        original = Painter._visible
-
-        def visible(painter: Painter, camera: int, aspect: float) -> np.ndarray:
-            found = original(painter, camera, aspect)
-            if self.everything:
-                return np.ones_like(found)
-            self.left_out += int((~found).sum())
-            return found
-
-        monkeypatch.setattr(Painter, "_visible", visible)
-
-    def check(self, p: Painter, camera: str, size: tuple[int, int] = (64, 64)) -> np.ndarray:
-        pictures = []
-        for self.everything in (False, True):
-            pictures.append(p.shoot(camera, size)[0].copy())
-        assert np.array_equal(*pictures), camera
-        return pictures[0]
-
-
-@pytest.fixture
-def culling(monkeypatch: pytest.MonkeyPatch) -> Culling:
-    return Culling(monkeypatch)
-
-
-def _random_pose(scene: Scene, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The arm anywhere within its limits, things anywhere around the table."""
-    model, qpos = scene.model, start.copy()
-    for j in range(model.njnt):
-        at = model.jnt_qposadr[j]
-        if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE:
-            qpos[at : at + 3] += rng.normal(0, 0.3, 3)
-            qpos[at + 3 : at + 7] = rng.normal(0, 1, 4)
-        elif model.jnt_limited[j]:
-            qpos[at] = rng.uniform(*model.jnt_range[j])
-    return qpos
-
-
-def _check_poses(scene: Scene, start: np.ndarray, p: Painter, culling: Culling, poses: int) -> None:
-    rng = np.random.default_rng(0)
-    lights = sum(len(t.lit_sites) for t in scene.info.things)
-    for i in range(poses):
-        qpos = start if i == 0 else _random_pose(scene, start, rng)
-        p.pose(qpos, (bool(i % 2),) * lights)
-        for camera in ("agentview", "eye_in_hand"):
-            culling.check(p, camera)
-    assert culling.left_out > 10 * poses  # it is worth something
-
-
-@pytest.mark.parametrize("suite", ["tabletop_object", "tabletop_spatial", "tabletop_goal"])
-def test_leaving_geoms_out_changes_no_pixel_of_tabletop(
-    suite: str, scene_cache_dir: Path, painter, culling: Culling
-) -> None:
-    backend = registry.suite(suite, SuiteOptions(cache_dir=scene_cache_dir))
-    task = backend.suite.tasks[0]
-    scene = backend.scene(task)
-    start = backend.start(scene, task, EpisodeKey(suite, task.name, 0), 0)
-    scene.set_fixtures(start.fixtures)
-    scene.model.light_castshadow[:] = 0  # else all is drawn, for its shadow
-    _check_poses(scene, start.nominal_qpos, painter(scene), culling, poses=12)
-
-
-@pytest.mark.libero
-@pytest.mark.parametrize(
-    ("suite", "task", "mirror"),
-    [
-        ("libero_goal", 7, True),  # a stove, whose top mirrors
-        ("libero_object", 0, False),
-        ("libero_10", 2, True),  # kitchen with a stove
-    ],
-)
-def test_leaving_geoms_out_changes_no_pixel_of_libero(
-    suite: str, task: int, mirror: bool, libero_assets: Path, scene_cache_dir: Path, painter,
-    culling: Culling,
-) -> None:  # fmt: skip
-    options = SuiteOptions(cache_dir=scene_cache_dir, libero_assets=libero_assets)
-    backend = registry.suite(suite, options)
-    chosen = backend.suite.tasks[task]
-    scene = backend.scene(chosen)
-    start = backend.start(scene, chosen, EpisodeKey(suite, chosen.name, 0), 0)
-    scene.set_fixtures(start.fixtures)
-    p = painter(scene)
-    assert bool(p._mirrors) is mirror
-    _check_poses(scene, start.nominal_qpos, p, culling, poses=5)
-
-
-def test_leaving_geoms_out_changes_no_pixel_between_mirrors(painter, culling: Culling) -> None:
-    spec = _spec()
-    spec.add_material(name="mirror", reflectance=0.7, rgba=(0.3, 0.3, 0.3, 1))
-    world = spec.worldbody
-    _geom(world, PLANE, (3, 3, 0.1), material="mirror", pos=(0, 0, -1))
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        body = world.add_body(name=f"thing_{i}")
-        body.add_freejoint()
-        kind = (BOX, SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER)[i % 4]
-        _geom(body, kind, tuple(rng.uniform(0.05, 0.2, 3)), rgba=(*rng.uniform(0, 1, 3), 1))
-    for i in range(2):
-        body = world.add_body(name=f"glass_{i}")
-        body.add_freejoint()
-        _geom(body, BOX, (0.5, 0.3, 0.02), material="mirror")
-    eye = world.add_body(name="eye")
-    eye.add_freejoint()
-    _geom(eye, SPHERE, (0.001, 0, 0))
-    eye.add_camera(name="eye", fovy=50)
-    scene = _scene(spec, ("eye",))
-    p = painter(scene)
-    assert len(p._mirrors) == 3
-    shown = 0.0
-    for _ in range(120):
-        qpos = rng.normal(0, 0.7, scene.model.nq)
-        p.pose(qpos, ())
-        shown += culling.check(p, "eye", (40, 56)).std()
-    assert culling.left_out > 120
-    assert shown > 1000  # pictures of something
-
-
-def test_a_thing_seen_only_in_a_mirror_is_drawn(painter, culling: Culling) -> None:
-    spec = _spec()
-    spec.add_material(name="mirror", reflectance=0.9, rgba=(0.2, 0.2, 0.2, 1))
-    world = spec.worldbody
-    _geom(world, BOX, (0.5, 0.5, 0.01), material="mirror", pos=(0, 0, -0.01))
-    _geom(world, SPHERE, (0.2, 0, 0), pos=(0, 1, 1.2), rgba=(1, 0, 0, 1), name="lamp")
-    # looks down at the mirror from the other side: the lamp is outside its view
-    world.add_camera(name="eye", pos=(0, -1, 1), xyaxes=(1, 0, 0, 0, 1, 1), fovy=40)
-    scene = _scene(spec, ("eye",))
-    p = painter(scene)
-    p.pose(scene.model.qpos0, ())
-    with_lamp = culling.check(p, "eye").astype(int)
-    scene.model.geom("lamp").rgba[:] = (0, 0, 1, 1)
-    with_blue_lamp = culling.check(p, "eye").astype(int)
-    red = with_lamp[..., 0] - with_blue_lamp[..., 0]
-    assert red.max() > 30
-    assert not rendering._Boxes(scene.model, p._data).touch(
-        p._data.cam_xpos[0], rendering._view_planes(scene.model, p._data, 0, 1.0)
-    )[scene.geom_id("lamp")]
-
-
-def test_where_lights_cast_shadows_nothing_is_left_out(painter) -> None:
-    spec = _spec()
-    spec.worldbody.add_light(pos=(1, 0, 3), dir=(0, 0, -1), castshadow=True)
-    _geom(spec.worldbody, BOX, (0.1, 0.1, 0.1), pos=(0, 0, 9))
-    spec.worldbody.add_camera(name="down", pos=(0, 0, 2))
-    p = painter(_scene(spec, ("down",)))
-    p.pose(p.scene.model.qpos0, ())
-    assert p._visible(0, 1.0).all()
-
-
-def test_drawing_leaves_the_model_as_it_was(painter) -> None:
-    spec = _spec()
-    _geom(spec.worldbody, BOX, (0.1, 0.1, 0.1), pos=(0, 0, 9))
-    spec.worldbody.add_camera(name="down", pos=(0, 0, 2))
-    p = painter(_scene(spec, ("down",)))
-    groups = p.scene.model.geom_group.copy()
-    _draw(p, "down")
-    assert np.array_equal(p.scene.model.geom_group, groups)
-
-
 # ---------------------------------------------------------------- depth and projection
 
 
 def _down(height: float) -> mujoco.MjSpec:
-    spec = _spec()
-    _geom(spec.worldbody, PLANE, (5, 5, 0.1))
+    spec = empty_spec()
+    add_geom(spec.worldbody, PLANE, (5, 5, 0.1))
     spec.worldbody.add_camera(name="down", pos=(0, 0, height), fovy=60)
     return spec
 
 
 @pytest.mark.parametrize("height", [0.3, 0.8, 1.5, 4.0])
 def test_depth_of_a_plane_is_its_distance_along_the_optical_axis(height: float, painter) -> None:
-    _, depth = _draw(painter(_scene(_down(height), ("down",))), "down", depth=True)
+    _, depth = _draw(painter(make_scene(_down(height), ("down",))), "down", depth=True)
     assert (depth.shape, depth.dtype) == ((48, 64), np.float32)
     assert np.abs(depth - height).max() < 1e-3  # everywhere, not along the rays
 
 
 def test_depth_of_a_box_on_a_plane(painter) -> None:
     spec = _down(1.5)
-    _geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0, 0, 0.15))
-    p = painter(_scene(spec, ("down",)))
+    add_geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0, 0, 0.15))
+    p = painter(make_scene(spec, ("down",)))
     _, depth = _draw(p, "down", (120, 160), depth=True)
     assert depth[60, 80] == pytest.approx(1.2, abs=1e-3)
     assert depth[2, 2] == pytest.approx(1.5, abs=1e-3)
@@ -269,7 +77,7 @@ def test_depth_of_a_tilted_floor_is_that_of_a_point_within_the_pixel(
 ) -> None:
     spec = _down(1.0)
     spec.worldbody.add_camera(name="tilted", **TILTED)
-    p = painter(_scene(spec, ("tilted",)))
+    p = painter(make_scene(spec, ("tilted",)))
     _, depth = _draw(p, "tilted", size, depth=True)
     pinhole, pose = intrinsics(p.scene, "tilted", size), p.camera_pose("tilted")
 
@@ -292,11 +100,11 @@ def test_depth_of_a_tilted_floor_is_that_of_a_point_within_the_pixel(
 def test_a_known_point_lies_where_the_matrices_say(
     point: tuple[float, float, float], size: tuple[int, int], painter
 ) -> None:
-    spec = _spec()
+    spec = empty_spec()
     spec.add_material(name="glow", rgba=(0, 1, 0, 1), emission=1.0)
-    _geom(spec.worldbody, SPHERE, (0.02, 0, 0), pos=point, material="glow")
+    add_geom(spec.worldbody, SPHERE, (0.02, 0, 0), pos=point, material="glow")
     spec.worldbody.add_camera(name="tilted", **TILTED)
-    p = painter(_scene(spec, ("tilted",)))
+    p = painter(make_scene(spec, ("tilted",)))
     picture, depth = _draw(p, "tilted", size, depth=True)
     pinhole, pose = intrinsics(p.scene, "tilted", size), p.camera_pose("tilted")
     assert pose[:3, :3] @ pose[:3, :3].T == pytest.approx(np.eye(3), abs=1e-9)
@@ -310,15 +118,15 @@ def test_a_known_point_lies_where_the_matrices_say(
 
 
 def test_pictures_are_upright(painter) -> None:
-    spec = _spec()
+    spec = empty_spec()
     for name, colour, at in (
         ("red", (1, 0, 0, 1), (0, 0.5, 0)),
         ("blue", (0, 0, 1, 1), (0.5, 0, 0)),
     ):
         spec.add_material(name=name, rgba=colour, emission=1.0)
-        _geom(spec.worldbody, SPHERE, (0.1, 0, 0), pos=at, material=name)
+        add_geom(spec.worldbody, SPHERE, (0.1, 0, 0), pos=at, material=name)
     spec.worldbody.add_camera(name="down", pos=(0, 0, 2), fovy=60)  # x right, y up
-    picture, _ = _draw(painter(_scene(spec, ("down",))), "down", (60, 60))
+    picture, _ = _draw(painter(make_scene(spec, ("down",))), "down", (60, 60))
     rows, _ = np.nonzero(picture[..., 0] > picture[..., 2] + 50)
     _, columns = np.nonzero(picture[..., 2] > picture[..., 0] + 50)
     assert rows.max() < 30  # red lies up
@@ -328,8 +136,8 @@ def test_pictures_are_upright(painter) -> None:
 def test_larger_pictures_grow_the_buffer_and_smaller_ones_stay_the_same(painter) -> None:
     spec = _down(1.5)
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 100, 80
-    _geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0.1, 0.2, 0.15), rgba=(1, 0, 0, 1))
-    p = painter(_scene(spec, ("down",)))
+    add_geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0.1, 0.2, 0.15), rgba=(1, 0, 0, 1))
+    p = painter(make_scene(spec, ("down",)))
     before = _draw(p, "down", (48, 64))[0].copy()
     large = _draw(p, "down", (480, 640))[0]
     assert large.shape == (480, 640, 3)
@@ -354,7 +162,7 @@ def test_a_burner_shows_when_it_is_lit(alpha: float, painter) -> None:
     stove = Thing(
         name="stove", category="stove", body="world", geoms=(), lit_sites=("left", "right")
     )
-    p = painter(_scene(spec, ("down",), (stove,)))
+    p = painter(make_scene(spec, ("down",), (stove,)))
 
     def red(lit: tuple[bool, bool]) -> list[bool]:
         picture = _draw(p, "down", lit=lit)[0].astype(int)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from doubles import evaluate_pixels
+from pixel_runs import evaluate_pixels
 
 from envs.evaluation import EvalConfig, Resources, evaluate
 from envs.scene import SuiteOptions

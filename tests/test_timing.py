@@ -31,6 +31,7 @@ def test_a_longer_run_begins_like_a_shorter_one() -> None:
     assert libero_observation_substeps(2048)[:600] == libero_observation_substeps(600)
 
 
+@pytest.mark.filterwarnings("ignore:The 'warn' method:DeprecationWarning")  # robosuite's own
 @pytest.mark.parametrize(
     ("substeps", "timestep", "control_hz"),
     [

@@ -32,12 +32,14 @@ WIDEST = OPEN - 0.006  # 3 mm of play on either side
 PLAY_BELOW = 0.003  # fingertips stay this far above what the thing stands on
 YAWS = 12
 STEP = 0.010  # metres between neighbouring places along the hand's width
-KEPT = 96  # grasps of a thing; those nearer to a better one than below are dropped
-APART = (0.006, 0.15)  # metres, radians
+KEPT = 160  # grasps of a thing
+# Grasps nearer to a better one than this (metres, radians) are dropped; the second, coarser
+# measure makes sure that every part of a thing is among them.
+APART, FAR_APART = (0.009, 0.2), (0.025, 0.5)
 DEPTHS = (0.027, 0.020, 0.013, 0.006)  # grip site below the thing's top; the palm allows 31 mm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grasp:
     """A place to take a thing, in the thing's own frame.
 
@@ -92,21 +94,28 @@ def grasps(
 
 
 def _distinct(found: list[Grasp]) -> list[Grasp]:
-    """The best grasps, none close to a better one."""
-    if not found:
-        return []
-    pos = np.array([g.pos for g in found])
-    closing = np.array([g.closing for g in found])
+    """The best grasps, none close to a better one; and the best of every part of the thing."""
+    coarse = _thinned(found, *FAR_APART)[: KEPT // 3]
+    kept = dict.fromkeys(coarse)
+    for grasp in _thinned(found, *APART):
+        if len(kept) == KEPT:
+            break
+        kept.setdefault(grasp)
+    return sorted(kept, key=lambda g: g.cost)
+
+
+def _thinned(found: list[Grasp], metres: float, radians: float) -> list[Grasp]:
+    """Those that are not close to a better one; `found` comes best first."""
+    pos = np.array([g.pos for g in found]).reshape(-1, 3)
+    closing = np.array([g.closing for g in found]).reshape(-1, 3)
     free = np.ones(len(found), bool)
     out: list[Grasp] = []
     for i in range(len(found)):
-        if not free[i]:
-            continue
-        out.append(found[i])
-        if len(out) == KEPT:
-            break
-        near = np.linalg.norm(pos - pos[i], axis=1) < APART[0]
-        free &= ~(near & (np.abs(closing @ closing[i]) > np.cos(APART[1])))
+        if free[i]:
+            out.append(found[i])
+            # Depths are few and far between: half as far apart is different enough.
+            near = np.linalg.norm((pos - pos[i]) * [1.0, 1.0, 2.0], axis=1) < metres
+            free &= ~(near & (np.abs(closing @ closing[i]) > np.cos(radians)))
     return out
 
 

@@ -33,8 +33,8 @@ SPEED_KEPT = (1.0 - _OMEGA * STEP_S) * _DECAY
 
 CATCH_UP = 9.0  # 1/s: speed asked for per lag; 40 / (2 s) would ring
 
-CRUISE = 0.21  # m/s; an action of 1 gives 0.257
-ACCELERATION = 0.9  # m/s^2: full speed after a quarter of a second
+CRUISE = 0.23  # m/s; an action of 1 gives 0.257
+ACCELERATION = 1.0  # m/s^2: full speed after a quarter of a second
 TURNING = 1.6  # rad/s; an action of 1 gives 2.57
 TURN_ACCELERATION = 8.0  # rad/s^2
 LANDING = 5.0  # 1/s: speed per distance left, so that motions end softly

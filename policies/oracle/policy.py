@@ -35,7 +35,7 @@ class _Stage:
     def __init__(self, scene: Scene) -> None:
         self.view = View(scene)
         moving = Moving(self.view)
-        carrying = Carrying(self.view, moving)
+        carrying = Carrying(self.view)
         self._pushing = Pushing(self.view)
         self._skills: dict[str, Skill] = {
             "On": carrying, "In": carrying,

@@ -383,21 +383,40 @@ class View:
         if not below.any():
             return low
 
-        def touches(z: float) -> bool:
-            at = Pose(np.array([pose.pos[0], pose.pos[1], z]), pose.rot)
-            return self.hits(None, carried=thing, carried_pose=at) > 0
-
         z = float(high_corners[below, 2].max() + pose.pos[2] - bottom[2])
         # MuJoCo finds no contact of thin boxes that are deep in each other: small steps,
         # then halve to 1 mm.
         step = LOWERING
-        while z > low and not touches(z - step):
+        while z > low and self._free(thing, pose, z - step):
             z -= step
+        return self._settled(thing, pose, z, step)
+
+    def lowest_free(self, thing: Thing, pose: Pose, floor: float, roof: float) -> float | None:
+        """Height of a thing's body origin when it stands between a floor and a roof.
+
+        Returns:
+            The lowest at which it touches nothing; None when it does not fit.
+        """
+        shape = self.shape(self.scene.body_id(thing.body), thing.geoms)
+        bottom, top = shape.seen_from(Pose(np.zeros(3), pose.rot.T)).bounds()
+        z, end = floor - float(bottom[:, 2].min()), roof - float(top[:, 2].max())
+        while not self._free(thing, pose, z):
+            z += LOWERING
+            if z > end + LOWERING:
+                return None
+        return self._settled(thing, pose, z, LOWERING)
+
+    def _settled(self, thing: Thing, pose: Pose, z: float, step: float) -> float:
+        """Lower a thing that is free at z, and not a step below, to within 1 mm."""
         while step > 1e-3:
             step /= 2
-            if not touches(z - step):
+            if self._free(thing, pose, z - step):
                 z -= step
         return z
+
+    def _free(self, thing: Thing, pose: Pose, z: float) -> bool:
+        at = Pose(np.array([pose.pos[0], pose.pos[1], z]), pose.rot)
+        return self.hits(None, carried=thing, carried_pose=at) == 0
 
 
 def _shorter(vector: Array, limit: float) -> Array:

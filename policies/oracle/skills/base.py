@@ -23,11 +23,13 @@ class Held:
         thing: Its name.
         offset: Its pose in the grip site's frame.
         resting: Its orientation in the world when it was taken.
+        width: Metres between the pads with it between them.
     """
 
     thing: str
     offset: Pose
     resting: Array
+    width: float
 
 
 @dataclass(frozen=True)

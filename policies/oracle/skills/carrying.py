@@ -8,10 +8,9 @@ import numpy as np
 
 from envs.goals import Predicate
 from policies.oracle.motion import OPEN, Waypoint
-from policies.oracle.skills.base import DONE, MOVING, Failure, Held, Progress, Script
-from policies.oracle.skills.moving import Moving
+from policies.oracle.skills.base import DONE, Failure, Held, Progress, Script
 from policies.oracle.skills.picking import Grasping, is_held, pick
-from policies.oracle.skills.placing import find_place, is_cramped, put_down
+from policies.oracle.skills.placing import Places, put_down
 from policies.oracle.view import View
 
 LIFTED = "lifted"
@@ -21,20 +20,13 @@ EMPTY = 0.002  # metres between the pads of a hand that holds nothing
 class Carrying:
     """Serves On and In."""
 
-    def __init__(self, view: View, moving: Moving) -> None:
+    def __init__(self, view: View) -> None:
         self._grasping = Grasping(view)
-        self._moving = moving
 
     def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
         """Plan what comes next."""
         if progress.stage == LIFTED and progress.held is not None:
             return self._place(view, goal, progress, progress.held)
-        if progress.stage == MOVING:
-            return self._moving.leave(view, progress)
-        if progress.attempt == 0 and is_cramped(view, goal, view.scene.thing(goal.args[0])):
-            script = self._moving.widen(view, view.scene.region(goal.args[1]), progress)
-            if script is not None:
-                return script
         return self._pick(view, goal, progress)
 
     def failed(self, view: View, progress: Progress) -> bool:
@@ -45,12 +37,8 @@ class Carrying:
 
     def _pick(self, view: View, goal: Predicate, progress: Progress) -> Script:
         thing = view.scene.thing(goal.args[0])
-
-        def fits(held: Held) -> bool:
-            return find_place(view, goal, held, thorough=False, shared=shared) is not None
-
-        shared = progress.shared
-
+        places = Places(view, goal, view.pose(thing).rot, shared=progress.shared)
+        fits = places.fits
         script = pick(view, self._grasping, thing, progress, fits, LIFTED)
         if script is None and progress.failures:  # all tried: begin again with the first
             script = pick(view, self._grasping, thing, replace(progress, failures=()), fits, LIFTED)
@@ -65,8 +53,8 @@ class Carrying:
             failures = (*progress.failures, failure)
             return self._pick(view, goal, replace(progress.again(), failures=failures))
         offset = view.eef.inverse() @ view.pose(view.scene.thing(held.thing))
-        now = replace(held, offset=offset)
-        place = find_place(view, goal, now, shared=progress.shared)
+        now = replace(held, offset=offset, width=view.finger_gap)
+        place = Places(view, goal, now.resting, shared=progress.shared).best(now)
         if place is None:
             return _retreat(view, progress)
         return Script(put_down(view, now, place), replace(progress, stage=DONE, held=now))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from envs.goals import Predicate
-from envs.scene import Region, Threshold
+from envs.scene import Threshold
 from policies.oracle.geometry import Pose
 from policies.oracle.motion import CLOSED, OPEN, Waypoint
 from policies.oracle.holds import Hold, Holding
@@ -22,7 +22,7 @@ WAYS = {"Open": "open", "Close": "close", "TurnOn": "turn_on", "TurnOff": "turn_
 BEFORE = 0.06  # metres before its hold where the hand stops being in a hurry
 LEAVE = 0.07
 CLOSING = 7
-WIDENED = 0.004  # metres from a drawer's end that are not worth the trouble
+LEAN = 0.015  # metres that the hand is told to go beyond where the part should be
 STEP = 0.03  # metres of arc between waypoints
 
 
@@ -35,7 +35,7 @@ class Moving:
     def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
         """Plan what comes next."""
         if progress.stage == MOVING:
-            return self.leave(view, progress)
+            return self._leave(view, progress)
         part = self._part(view, goal)
         tried = tuple(Pose(f.pos, f.rot) for f in progress.failures)
         hold = self._holding.best(part, tried)
@@ -48,21 +48,6 @@ class Moving:
                 f"another policy, or place the thing nearer."
             )
         return self._move(view, part, hold, progress)
-
-    def widen(self, view: View, region: Region, progress: Progress) -> Script | None:
-        """Pull a drawer out to its end; None when it is there, or cannot be held."""
-        thing = view.scene.thing(region.parent) if region.parent else None
-        threshold = thing.articulation.open if thing and thing.articulation else None
-        if threshold is None or len(region.joints) != 1:
-            return None
-        part = part_of(view, region.joints[0], threshold)
-        low, high = view.joint_range(part.joint)
-        end = low if threshold.below is not None else high
-        if not part.slides or abs(end - part.now) < WIDENED:
-            return None
-        part = replace(part, goal=end)
-        hold = self._holding.best(part)
-        return self._move(view, part, hold, progress) if hold else None
 
     def failed(self, view: View, progress: Progress) -> bool:
         """A part cannot slip for good: the predicate is asked again at the end."""
@@ -88,9 +73,8 @@ class Moving:
             carried_along(view, part, hold.hand, part.now + (part.goal - part.now) * k / count)
             for k in range(1, count + 1)
         ]
-        if hold.pushes:  # lean into it: the part lags behind what the hand is told
-            end = path[-1]
-            path[-1] = end.shifted(part.direction(end.pos) * 0.012 if part.slides else 0 * end.pos)
+        # The part lags behind what the hand is told: lean into the last centimetre.
+        path[-1] = path[-1].shifted(part.direction(path[-1].pos) * LEAN)
         route = over(view, view.eef, before, gap=hold.gap, label="reach for the part")
         waypoints = (
             *route,
@@ -114,7 +98,7 @@ class Moving:
             replace(progress, stage=MOVING, failures=(*progress.failures, failure)),
         )
 
-    def leave(self, view: View, progress: Progress) -> Script:
+    def _leave(self, view: View, progress: Progress) -> Script:
         """Let go where the part is, and go back the way the hand came."""
         here = view.eef
         back = here.shifted(-here.rot[:, 2] * LEAVE)

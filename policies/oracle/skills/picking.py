@@ -22,22 +22,23 @@ LIFT = 0.09  # metres; what is held is checked on the way up
 WITHDRAWAL = (0.06, 0.12, 0.18)  # metres before the grasp where the way in is checked
 CLOSING = 7  # steps until the fingers have closed on what is between them
 CLEAR = 0.0015  # metres around the open fingers
-COMPARED = 4  # of those that the hand reaches, how many are also tried at the target
+COMPARED = 32  # of those that the hand reaches, how many are also tried at the target
 PLAY = 0.003  # metres between a finger and the thing before it closes
 LEAN = 0.45  # radians by which the hand may be tilted
-# (overlap that is put up with, metres between the pads, grasps looked at, leanings): a
-# wide upright hand first, then narrower and leaning ones for tight places, then one that
-# pushes its neighbours a little.
+# (overlap that is put up with, metres between the pads, leanings): a wide upright hand
+# first, then narrower and leaning ones for tight places, then one that pushes its
+# neighbours a little.
 ATTEMPTS = (
-    (0.0, 0.08, 30, (0,)),
-    (0.0, 0.05, 96, (0,)),
-    (0.0, 0.035, 96, (0,)),
-    (0.0, 0.05, 48, (1, 2, 3, 4)),
-    (0.003, 0.035, 96, (0, 1, 2, 3, 4)),
-    (0.006, 0.08, 30, (0,)),
-    (0.02, 0.08, 30, (0,)),
+    (0.0, 0.08, (0,)),
+    (0.0, 0.05, (0,)),
+    (0.0, 0.035, (0,)),
+    (0.0, 0.05, (1, 2, 3, 4)),
+    (0.003, 0.035, (0, 1, 2, 3, 4)),
+    (0.006, 0.08, (0,)),
+    (0.02, 0.08, (0,)),
 )
 MOST = ATTEMPTS[-1][0]
+UNFIT = (0.03, 0.6)  # metres and radians around a grasp that does not fit the target
 SAME = (0.012, 0.35)  # metres and radians within which a grasp counts as one that failed
 LOST = 0.035  # metres that a thing may move in the hand
 
@@ -97,7 +98,7 @@ def pick(
     chosen = _choose(view, grasping, thing, progress.failures, fits)
     if chosen is None:
         return None
-    hand, gap = chosen
+    held, hand, gap = chosen
     leaning = hand.rot[2, 2] > -0.99
     above = hand.shifted(-(WITHDRAWAL[1] if leaning else PREGRASP) * hand.rot[:, 2])
     up = hand.shifted(-(WITHDRAWAL[1] if leaning else LIFT) * hand.rot[:, 2])
@@ -108,12 +109,12 @@ def pick(
         Waypoint(pose=hand, gap=CLOSED, dwell=CLOSING, calm=0.1, label="close"),
         Waypoint(pose=up, gap=CLOSED, speed=0.8, blend=0.03, calm=0.5, label="lift"),
     )
-    return Script(waypoints, replace(progress, stage=then, held=_taken(view, thing, hand)))
+    return Script(waypoints, replace(progress, stage=then, held=held))
 
 
-def _taken(view: View, thing: Thing, hand: Pose) -> Held:
+def _taken(view: View, thing: Thing, hand: Pose, width: float) -> Held:
     pose = view.pose(thing)
-    return Held(thing.name, hand.inverse() @ pose, pose.rot)
+    return Held(thing.name, hand.inverse() @ pose, pose.rot, width)
 
 
 def _choose(
@@ -122,14 +123,14 @@ def _choose(
     thing: Thing,
     failures: tuple[Failure, ...],
     fits: Fits,
-) -> tuple[Pose, float] | None:
-    """Grip site and finger gap of the best grasp that is free; None when none is."""
+) -> tuple[Held, Pose, float] | None:
+    """The best grasp that is free: what is then held, grip site, finger gap before."""
     options = _candidates(view, grasping, thing, failures)
     depths: dict[tuple[int, int, float], float] = {}
-    for slack, gap, tried, leans in ATTEMPTS:
-        best: tuple[Pose, float] | None = None
-        reached = 0
-        for (number, (grasp, hand)), k in product(enumerate(options[:tried]), leans):
+    for slack, gap, leans in ATTEMPTS:
+        best: tuple[Held, Pose, float] | None = None
+        unfit: list[Grasp] = []
+        for (number, (grasp, hand)), k in product(enumerate(options), leans):
             if grasp.width > gap - 2 * PLAY:
                 continue
             leaning = _leaning(hand, k)
@@ -138,11 +139,14 @@ def _choose(
                 depths[key] = _overlap(view, thing, leaning, grasp.width, gap)
             if depths[key] > slack:
                 continue
-            best = best or (leaning, gap)
-            if fits(_taken(view, thing, leaning)):
-                return leaning, gap
-            reached += 1
-            if reached >= COMPARED:
+            found = (_taken(view, thing, leaning, grasp.width), leaning, gap)
+            best = best or found
+            if any(_similar(grasp, other) for other in unfit):
+                continue
+            if fits(found[0]):
+                return found
+            unfit.append(grasp)
+            if len(unfit) >= COMPARED:
                 break
         if best is not None:
             return best
@@ -174,6 +178,14 @@ def _candidates(
         ranked.append((cost, number, grasp, hand))
     ranked.sort(key=lambda r: r[:2])
     return [(grasp, hand) for _, _, grasp, hand in ranked]
+
+
+def _similar(grasp: Grasp, other: Grasp) -> bool:
+    """Whether one will not fit where the other does not."""
+    return bool(
+        np.linalg.norm(grasp.pos - other.pos) < UNFIT[0]
+        and abs(grasp.closing @ other.closing) > np.cos(UNFIT[1])
+    )
 
 
 def _same(grasp: Grasp, failure: Failure) -> bool:
