@@ -123,7 +123,7 @@ def evaluate_command(
     imagine_set: Annotated[
         list[str] | None, typer.Option("--imagine-set", help="Its options, key=value.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Rows per policy call; part of the run.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Rows per policy call; part of the run.")] = 1,
     workers: Workers = 0,
     slots: Annotated[int, typer.Option(min=1, help="Episodes in progress per worker.")] = 2,
     resume: Annotated[
@@ -185,7 +185,7 @@ def evaluate_command(
     accounts = result.accounts
     if accounts.steps:
         console.print(
-            f"{accounts.episodes} episodes, {accounts.steps} env steps in {accounts.wall:.1f} s: "
+            f"{accounts.episodes} episode{'s' if accounts.episodes != 1 else ''}, {accounts.steps} env steps in {accounts.wall:.1f} s: "
             f"{accounts.steps / accounts.wall:.0f} steps/s, "
             f"{accounts.episodes / accounts.wall * 3600:.0f} episodes/h. "
             f"Policy {accounts.policy:.1f} s; stepping {accounts.stepping:.1f} s, drawing "

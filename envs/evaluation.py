@@ -50,7 +50,7 @@ class EvalConfig:
     policy: PolicyChoice
     suites: tuple[str, ...]
     seed: int = 0
-    batch: int = 4
+    batch: int = 1
     exact: bool = False
     imagine: bool = False
     imagine_with: PolicyChoice | None = None

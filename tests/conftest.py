@@ -11,6 +11,9 @@ import pytest
 
 # Before anything imports mujoco's rendering: tests run without a display.
 os.environ.setdefault("MUJOCO_GL", "egl")
+# Before anything imports torch: with more threads, matrix products may round a row by its place
+# in the batch, and two test processes would fight for two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -250,7 +250,7 @@ def test_the_default_folder_is_named_after_the_run(
     [
         (["--seed", "1"], "seed: 0 in the folder, 1 now"),
         (["--set", "execute=4"], "policy.options.execute: 8 in the folder, 4 now"),
-        (["--batch", "3"], "batch: 4 in the folder, 3 now"),
+        (["--batch", "3"], "batch: 1 in the folder, 3 now"),
     ],
 )
 def test_another_configuration_in_the_same_folder_is_refused(

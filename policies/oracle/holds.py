@@ -30,6 +30,7 @@ from policies.oracle.view import View
 TILTS = np.deg2rad([0.0, 25.0, 45.0, 60.0, 75.0, 90.0])  # of the hand from straight down
 TILT_COST = 1.2  # per radian: an upright hand hides least and reaches best
 GRASPS_PER_TILT = 24
+SHARES = (1.0, 0.7, 0.4)  # of the way, where the wrist cannot follow a door to its end
 AWAY = 0.06  # metres by which the hand must be able to back off
 TOUCH = 0.002  # metres of overlap with what is held or pushed
 CLEAR = 0.0015  # metres around open fingers
@@ -51,6 +52,7 @@ class Hold:
         gap: Metres between the pads on the way there.
         pushes: True for closed fingers against a face, False for a grasped handle.
         back: Unit direction in which the hand leaves.
+        share: Part of the way to the goal that the hand can go along.
         cost: Lower is better.
     """
 
@@ -59,6 +61,7 @@ class Hold:
     pushes: bool
     back: Array
     cost: float
+    share: float = 1.0
 
 
 class Holding:
@@ -69,7 +72,7 @@ class Holding:
         self._cached = lru_cache(maxsize=64)(self._handle_grasps)
 
     def best(self, part: Part, avoid: tuple[Pose, ...] = ()) -> Hold | None:
-        """The best hold that works all the way; None when there is none.
+        """The best hold that works all the way, or a part of it; None when there is none.
 
         Args:
             part: What to move.
@@ -78,8 +81,16 @@ class Holding:
         found = (*self._grasped(part), *_pushing(self._view, part))
         options = [h for h in found if not any(_alike(h.hand, a) for a in avoid)]
         options.sort(key=lambda hold: hold.cost)
+        for share in SHARES:
+            found = self._first(part, options, share)
+            if found is not None:
+                return replace(found, share=share)
+        return None
+
+    def _first(self, part: Part, options: list[Hold], share: float) -> Hold | None:
+        """The first of the options that works for a share of the way."""
         still = self._view.part_at(part.joint, part.now).inverse()
-        stops = [part.now + share * (part.goal - part.now) for share in (0.5, 1.0)]
+        stops = [part.now + s * share * (part.goal - part.now) for s in (0.5, 1.0)]
         moves = tuple((q, self._view.part_at(part.joint, q) @ still) for q in stops)
         overlaps: dict[tuple[int, float], float] = {}
         for slack, gap in ATTEMPTS:
@@ -162,9 +173,7 @@ def _pushing(view: View, part: Part) -> Iterator[Hold]:
                 yield from _against(view, part, face, solids, k, j)
 
 
-def _against(
-    view: View, part: Part, face: Array, solids: Solids, k: int, j: int
-) -> Iterator[Hold]:
+def _against(view: View, part: Part, face: Array, solids: Solids, k: int, j: int) -> Iterator[Hold]:
     """Hands against one face of a solid: at its middle, and towards its edges."""
     points = [face]
     for i in range(3):

@@ -35,7 +35,7 @@ CATCH_UP = 9.0  # 1/s: speed asked for per lag; 40 / (2 s) would ring
 
 CRUISE = 0.23  # m/s; an action of 1 gives 0.257
 ACCELERATION = 1.0  # m/s^2: full speed after a quarter of a second
-TURNING = 1.6  # rad/s; an action of 1 gives 2.57
+TURNING = 1.1  # rad/s; an action of 1 gives 1.3, and pushes the hand aside as it turns
 TURN_ACCELERATION = 8.0  # rad/s^2
 LANDING = 5.0  # 1/s: speed per distance left, so that motions end softly
 LEASH = 0.03  # metres that the reference may be ahead of a hand that is held up
@@ -43,7 +43,8 @@ LEASH = 0.03  # metres that the reference may be ahead of a hand that is held up
 OPEN, CLOSED = 0.08, 0.0  # metres between the pads of a Panda's hand
 STROKE = OPEN / 8  # metres per step: 25 substeps of 0.01 of half the range
 
-BESIDE = 0.005  # metres beside a straight line from which on the hand goes slower
+# Beside a straight line by this (metres), or turned by this (radians), the hand goes slower.
+BESIDE, TURNED = 0.005, 0.12
 ARRIVED = (0.004, 0.05)  # metres, radians
 PATIENCE = 25  # steps beyond the expected duration before a waypoint counts as blocked
 
@@ -59,7 +60,7 @@ class Waypoint:
         speed: Share of the cruising speed.
         blend: Go on to the next waypoint when within so many metres; 0 stops here.
         dwell: Steps to stay after arriving (fingers need about 8 for their stroke).
-        straight: Keep to the line: go slower while the hand is beside it.
+        straight: Keep to the line from the waypoint before; go slower beside it.
         calm: Share of the perturbation that is left here; small where precision counts.
         label: For people who debug.
     """
@@ -89,18 +90,33 @@ class Reference:
 
 
 def advance(
-    reference: Reference, hand: Hand, goal: Waypoint, following: Waypoint | None
+    reference: Reference,
+    hand: Hand,
+    goal: Waypoint,
+    before: Waypoint | None,
+    after: Waypoint | None,
 ) -> Reference:
-    """Move the reference one step towards a waypoint."""
+    """Move the reference one step towards a waypoint.
+
+    Args:
+        reference: Now.
+        hand: Relative to it.
+        goal: Where it goes.
+        before, after: The waypoints around the goal; None where there is none.
+    """
     to = goal.pose.pos - reference.pose.pos
-    if goal.blend > 0 and following is not None:
-        to = to + _beyond(goal, following)
-    top = CRUISE * goal.speed
-    if goal.straight:
-        top *= _patience(to, hand.lag)
-    velocity = _approach(to, reference.velocity, top, ACCELERATION)
     turn = rotation_vector(goal.pose.rot @ reference.pose.rot.T)
-    spin = _approach(turn, reference.spin, TURNING * goal.speed, TURN_ACCELERATION)
+    top = CRUISE * goal.speed
+    if goal.straight and before is not None:
+        line = goal.pose.pos - before.pose.pos
+        wanted = _along(to, line, hand.lag, turn + hand.turn_lag, top)
+    elif goal.blend > 0 and after is not None:
+        wanted = _towards(to + _beyond(goal, after), top, ACCELERATION)
+    else:
+        wanted = _towards(to, top, ACCELERATION)
+    velocity = _limited(reference.velocity, wanted, ACCELERATION)
+    turning = _towards(turn, TURNING * goal.speed, TURN_ACCELERATION)
+    spin = _limited(reference.spin, turning, TURN_ACCELERATION)
     return Reference(
         pose=Pose(
             reference.pose.pos + velocity * STEP_S,
@@ -111,6 +127,22 @@ def advance(
     )
 
 
+def _along(to: Array, line: Array, lag: Array, turn: Array, top: float) -> Array:
+    """Velocity along a line; the hand comes onto it, and turns, before it goes on."""
+    length = float(np.sqrt(line @ line))
+    if length < 1e-6:
+        return _towards(to, top, ACCELERATION)
+    ahead = line / length
+    left = float(to @ ahead)
+    beside = to - left * ahead  # from the reference to the line
+    off = beside + lag - float(lag @ ahead) * ahead  # from the hand to the line
+    worst = max(float(np.sqrt(off @ off)) / BESIDE, float(np.sqrt(turn @ turn)) / TURNED)
+    patience = float(np.clip(2.0 - worst, 0.1, 1.0))
+    return _towards(left * ahead, top * patience, ACCELERATION) + _towards(
+        beside, top, ACCELERATION
+    )
+
+
 def _beyond(goal: Waypoint, following: Waypoint) -> Array:
     """Look a little past a waypoint that is only passed, so that nothing slows down there."""
     ahead = following.pose.pos - goal.pose.pos
@@ -118,22 +150,16 @@ def _beyond(goal: Waypoint, following: Waypoint) -> Array:
     return ahead * (min(goal.blend, length) / length) if length > 1e-6 else ahead
 
 
-def _patience(to: Array, lag: Array) -> float:
-    """Share of the speed while the hand is beside the line: it comes back to it first."""
-    length = float(np.sqrt(to @ to))
-    if length < 1e-6:
-        return 1.0
-    beside = lag - to * (float(lag @ to) / length**2)
-    return float(np.clip(2.0 - np.sqrt(beside @ beside) / BESIDE, 0.1, 1.0))
-
-
-def _approach(to: Array, velocity: Array, top: float, acceleration: float) -> Array:
+def _towards(to: Array, top: float, acceleration: float) -> Array:
+    """Velocity towards a place so that one can still stop there."""
     distance = float(np.sqrt(to @ to))
     if distance < 1e-9:
-        wanted = np.zeros(3)
-    else:
-        speed = min(top, LANDING * distance, np.sqrt(2 * acceleration * distance))
-        wanted = to * (speed / distance)
+        return np.zeros(3)
+    return to * (min(top, LANDING * distance, math.sqrt(2 * acceleration * distance)) / distance)
+
+
+def _limited(velocity: Array, wanted: Array, acceleration: float) -> Array:
+    """The wanted velocity, or as far towards it as a step's acceleration goes."""
     change = wanted - velocity
     size = float(np.sqrt(change @ change))
     limit = acceleration * STEP_S

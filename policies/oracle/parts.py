@@ -18,7 +18,7 @@ HANDLE_HALF_SIZE = 0.075
 KNOB_RADIUS = 0.08  # metres from a vertical axis within which all of a knob lies
 # Beyond a threshold by this share of the joint's range that is left, or by this much.
 SHARE = 0.7
-OVERSHOOT = {mujoco.mjtJoint.mjJNT_SLIDE: 0.015, mujoco.mjtJoint.mjJNT_HINGE: 0.30}
+OVERSHOOT = {mujoco.mjtJoint.mjJNT_SLIDE: 0.015, mujoco.mjtJoint.mjJNT_HINGE: 0.20}
 
 
 @dataclass(frozen=True)

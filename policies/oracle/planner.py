@@ -69,7 +69,9 @@ def _parent(region: Region, scene: Scene) -> Thing | None:
 
 
 def _opens(thing: Thing | None) -> bool:
-    return thing is not None and thing.articulation is not None and thing.articulation.open is not None
+    return (
+        thing is not None and thing.articulation is not None and thing.articulation.open is not None
+    )
 
 
 def _conjuncts(goal: Goal, scene: Scene) -> list[Predicate]:

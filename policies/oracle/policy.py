@@ -17,7 +17,7 @@ from policies.oracle.geometry import Array, rotation_vector
 from policies.oracle.memory import Memory
 from policies.oracle.motion import Hand, Reference, Waypoint
 from policies.oracle.planner import PLACING, Subgoal, plan
-from policies.oracle.skills.base import DONE, MOVING, Progress, Skill
+from policies.oracle.skills.base import DONE, MOVING, Progress, Skill, look_again
 from policies.oracle.skills.carrying import Carrying
 from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
@@ -41,7 +41,6 @@ class _Stage:
             "On": carrying, "In": carrying,
             "Open": moving, "Close": moving, "TurnOn": moving, "TurnOff": moving,
         }  # fmt: skip
-
 
     def skill(self, goal: Predicate) -> Skill:
         """The skill that serves a predicate."""
@@ -150,7 +149,12 @@ class Oracle:
                 return replace(memory, progress=progress)
             skill = stage.skill(memory.subgoals[at].predicate)
         goal = memory.subgoals[memory.at].predicate
-        script = skill.proceed(view, goal, progress)
+        try:
+            script = skill.proceed(view, goal, progress)
+        except PolicyFault:
+            if not memory.waypoints:
+                raise  # nothing was done yet: the task is beyond us, and says why
+            script = look_again(view, progress)
         return replace(
             memory,
             progress=script.progress,

@@ -108,9 +108,7 @@ def _turning(view: View, start: Pose, end: Pose, gap: float, label: str) -> tupl
     return (Waypoint(pose=middle, gap=gap, label=f"{label}: turn"),)
 
 
-def is_free(
-    view: View, start: Pose, waypoints: Sequence[Waypoint], held: Held | None
-) -> bool:
+def is_free(view: View, start: Pose, waypoints: Sequence[Waypoint], held: Held | None) -> bool:
     """Whether hand, arm and load hit nothing on the way, looked at every few centimetres."""
     thing = view.scene.thing(held.thing) if held else None
     arm: Array | None = None

@@ -65,7 +65,6 @@ class View:
         mujoco.mj_kinematics(self.model, self.data)
         base = self.model.body_parentid[self.model.jnt_bodyid[joints[0]]]
         self.base = self.data.xpos[base].copy()
-        self.home_yaw = self._bearing(self._pose_of(self.data).pos)
         self._jac = np.zeros((6, self.model.nv))
         self._shapes: dict[tuple[int, tuple[int, ...]], Solids] = {}
 
@@ -89,9 +88,9 @@ class View:
         self.hand_geoms = np.flatnonzero(hand[model.geom_bodyid] & collides)
         self.robot_geoms = np.flatnonzero(moving[model.geom_bodyid] & collides)
         self.other_geoms = np.flatnonzero(~robot[model.geom_bodyid] & collides)
-        self.owner = np.full(model.ngeom, -1)
-        for number, thing in enumerate(self.scene.info.things):
-            self.owner[list(thing.geoms)] = number
+        self._loose = tuple(
+            g for t in self.scene.info.things if t.free_joint is not None for g in t.geoms
+        )
         self._bits = model.geom_contype.copy(), model.geom_conaffinity.copy()
         self._margin = model.geom_margin.copy(), model.geom_gap.copy()
         self.free_qpos = {
@@ -366,20 +365,25 @@ class View:
             model.geom_contype[:], model.geom_conaffinity[:] = self._bits
             model.geom_margin[:], model.geom_gap[:] = self._margin
 
-    def rest_height(self, thing: Thing, pose: Pose, low: float) -> float:
+    def rest_height(
+        self, thing: Thing, pose: Pose, low: float, *, fixtures_only: bool = False
+    ) -> float:
         """Height of a thing's body origin when it is let down upon what is there now.
 
         Args:
             thing: A free thing.
             pose: Its orientation and its horizontal place; the height does not matter.
             low: Height at which to stop looking.
+            fixtures_only: True to pass through other free things.
         """
         shape = self.shape(self.scene.body_id(thing.body), thing.geoms)
         bottom, top = shape.seen_from(Pose(np.zeros(3), pose.rot.T)).bounds()
         bottom, top = bottom.min(0) + pose.pos, top.max(0) + pose.pos
         low_corners, high_corners = self.other_bounds
         below = np.all((low_corners < top)[:, :2] & (high_corners > bottom)[:, :2], axis=1)
-        below &= self.owner[self.other_geoms] != self.scene.info.things.index(thing)
+        below &= ~np.isin(self.other_geoms, thing.geoms)
+        loose = self._loose if fixtures_only else ()
+        below &= ~np.isin(self.other_geoms, loose)
         if not below.any():
             return low
 
@@ -387,9 +391,9 @@ class View:
         # MuJoCo finds no contact of thin boxes that are deep in each other: small steps,
         # then halve to 1 mm.
         step = LOWERING
-        while z > low and self._free(thing, pose, z - step):
+        while z > low and self._free(thing, pose, z - step, loose):
             z -= step
-        return self._settled(thing, pose, z, step)
+        return self._settled(thing, pose, z, step, loose)
 
     def lowest_free(self, thing: Thing, pose: Pose, floor: float, roof: float) -> float | None:
         """Height of a thing's body origin when it stands between a floor and a roof.
@@ -400,23 +404,25 @@ class View:
         shape = self.shape(self.scene.body_id(thing.body), thing.geoms)
         bottom, top = shape.seen_from(Pose(np.zeros(3), pose.rot.T)).bounds()
         z, end = floor - float(bottom[:, 2].min()), roof - float(top[:, 2].max())
-        while not self._free(thing, pose, z):
+        while not self._free(thing, pose, z, ()):
             z += LOWERING
             if z > end + LOWERING:
                 return None
-        return self._settled(thing, pose, z, LOWERING)
+        return self._settled(thing, pose, z, LOWERING, ())
 
-    def _settled(self, thing: Thing, pose: Pose, z: float, step: float) -> float:
+    def _settled(
+        self, thing: Thing, pose: Pose, z: float, step: float, ignore: Collection[int]
+    ) -> float:
         """Lower a thing that is free at z, and not a step below, to within 1 mm."""
         while step > 1e-3:
             step /= 2
-            if self._free(thing, pose, z - step):
+            if self._free(thing, pose, z - step, ignore):
                 z -= step
         return z
 
-    def _free(self, thing: Thing, pose: Pose, z: float) -> bool:
+    def _free(self, thing: Thing, pose: Pose, z: float, ignore: Collection[int]) -> bool:
         at = Pose(np.array([pose.pos[0], pose.pos[1], z]), pose.rot)
-        return self.hits(None, carried=thing, carried_pose=at) == 0
+        return self.hits(None, carried=thing, carried_pose=at, ignore=ignore) == 0
 
 
 def _shorter(vector: Array, limit: float) -> Array:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+
 from envs.goals import Predicate
 from policies.oracle.geometry import Array, Pose
-from policies.oracle.motion import Waypoint
+from policies.oracle.motion import OPEN, Waypoint
 from policies.oracle.view import View
 
 START = "start"  # nothing done yet, or all to be done again
 MOVING = "moving"  # what moves without being held; ends as soon as the predicate holds
+RISE = 0.05  # metres
 DONE = "done"  # the skill has nothing more to do; the predicate decides
 
 
@@ -88,3 +91,10 @@ class Skill(Protocol):
     def failed(self, view: View, progress: Progress) -> bool:
         """Whether the script under way has become pointless (the thing slipped)."""
         ...
+
+
+def look_again(view: View, progress: Progress) -> Script:
+    """Go up with open fingers, and begin again from there."""
+    up = view.eef.shifted(np.array([0.0, 0.0, RISE]))
+    waypoint = Waypoint(pose=up, gap=OPEN, dwell=4, label="look again")
+    return Script((waypoint,), replace(progress.again(), stage=DONE))

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from envs.goals import Predicate
-from policies.oracle.motion import OPEN, Waypoint
-from policies.oracle.skills.base import DONE, Failure, Held, Progress, Script
+from policies.oracle.skills.base import DONE, Failure, Held, Progress, Script, look_again
 from policies.oracle.skills.picking import Grasping, is_held, pick
 from policies.oracle.skills.placing import Places, put_down
 from policies.oracle.view import View
@@ -31,8 +28,10 @@ class Carrying:
 
     def failed(self, view: View, progress: Progress) -> bool:
         """Whether the thing has slipped since it was lifted."""
-        return progress.stage == DONE and progress.held is not None and not is_held(
-            view, progress.held
+        return (
+            progress.stage == DONE
+            and progress.held is not None
+            and not is_held(view, progress.held)
         )
 
     def _pick(self, view: View, goal: Predicate, progress: Progress) -> Script:
@@ -43,25 +42,22 @@ class Carrying:
         if script is None and progress.failures:  # all tried: begin again with the first
             script = pick(view, self._grasping, thing, replace(progress, failures=()), fits, LIFTED)
         if script is None:
-            return _retreat(view, progress)
+            return look_again(view, progress)
         return script
 
     def _place(self, view: View, goal: Predicate, progress: Progress, held: Held) -> Script:
         if not is_held(view, held) or view.finger_gap < EMPTY:
-            hand = held.offset.inverse()
-            failure = Failure(held.thing, hand.pos, hand.rot)
-            failures = (*progress.failures, failure)
-            return self._pick(view, goal, replace(progress.again(), failures=failures))
+            return self._pick(view, goal, _without(progress, held).again())
         offset = view.eef.inverse() @ view.pose(view.scene.thing(held.thing))
         now = replace(held, offset=offset, width=view.finger_gap)
         place = Places(view, goal, now.resting, shared=progress.shared).best(now)
-        if place is None:
-            return _retreat(view, progress)
+        if place is None:  # another grasp may serve better
+            return look_again(view, _without(progress, held))
         return Script(put_down(view, now, place), replace(progress, stage=DONE, held=now))
 
 
-def _retreat(view: View, progress: Progress) -> Script:
-    """Go up with open fingers, and look again from there."""
-    up = view.eef.shifted(np.array([0.0, 0.0, 0.05]))
-    waypoint = Waypoint(pose=up, gap=OPEN, dwell=4, label="look again")
-    return Script((waypoint,), replace(progress.again(), stage=DONE))
+def _without(progress: Progress, held: Held) -> Progress:
+    """Progress that will not take a thing like that again."""
+    hand = held.offset.inverse()
+    failure = Failure(held.thing, hand.pos, hand.rot)
+    return replace(progress, failures=(*progress.failures, failure))

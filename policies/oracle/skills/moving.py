@@ -45,7 +45,7 @@ class Moving:
             raise PolicyFault(
                 f"the oracle has no plan for {goal}: it finds no way to hold or push what joint "
                 f"{part.joint!r} moves, within reach and clear of the rest. Run this task with "
-                f"another policy, or place the thing nearer."
+                f"another policy."
             )
         return self._move(view, part, hold, progress)
 
@@ -64,6 +64,7 @@ class Moving:
         return part_of(view, _joint(view, joints, threshold), threshold)
 
     def _move(self, view: View, part: Part, hold: Hold, progress: Progress) -> Script:
+        part = replace(part, goal=part.now + hold.share * (part.goal - part.now))
         before = hold.hand.shifted(hold.back * BEFORE)
         grip = CLOSED
         arc = 0.0 if part.slides else float(np.linalg.norm((hold.hand.pos - part.anchor)[:2]))

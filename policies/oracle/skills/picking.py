@@ -10,7 +10,14 @@ from itertools import product
 import numpy as np
 
 from envs.scene import Thing
-from policies.oracle.geometry import DOWN, Array, Pose, from_rotation_vector, rotation_vector, wrapped
+from policies.oracle.geometry import (
+    DOWN,
+    Array,
+    Pose,
+    from_rotation_vector,
+    rotation_vector,
+    wrapped,
+)
 from policies.oracle.grasps import Grasp, grasps
 from policies.oracle.motion import CLOSED, Waypoint
 from policies.oracle.routes import over

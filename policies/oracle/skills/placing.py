@@ -71,7 +71,7 @@ class Places:
     def best(self, held: Held) -> Place | None:
         """The best place; a fall is put up with where there is no better one."""
         found = self._any(held, thorough=True)
-        if found is None and self._enters and not self._sides:
+        if found is None and self._enters and not self._roofed:
             found = self._from_above(held, *WAYS[-1], thorough=True)
         return found
 
@@ -88,11 +88,12 @@ class Places:
 
     @cached_property
     def _roofed(self) -> bool:
-        """Whether what is let down anywhere over a region comes to rest above it."""
+        """Whether a fixture holds up above a region what is let down anywhere over it."""
         target = self._target
         if not self._enters:
             return False
-        rests = (target.rest(spot, self._resting) for spot in target.spots(shared=False))
+        spots = target.spots(shared=False)
+        rests = (target.rest(spot, self._resting, fixtures_only=True) for spot in spots)
         return min(rests) > target.centre[2] + target.half[2]
 
     @cached_property

@@ -117,9 +117,7 @@ class Pushing:
         touch = _touching(view, thing, way, aimed)
         left = float(np.linalg.norm((centre - pos)[:2]))
         end = touch.shifted(way * min(LEG, left + 0.004))
-        return (
-            Waypoint(pose=end, gap=gap, speed=0.55, blend=0.008, calm=0.3, label="push"),
-        )
+        return (Waypoint(pose=end, gap=gap, speed=0.55, blend=0.008, calm=0.3, label="push"),)
 
     def _leave(self, view: View, progress: Progress) -> Script:
         here = view.eef
