@@ -185,7 +185,8 @@ def evaluate_command(
     accounts = result.accounts
     if accounts.steps:
         console.print(
-            f"{accounts.episodes} episode{'s' if accounts.episodes != 1 else ''}, {accounts.steps} env steps in {accounts.wall:.1f} s: "
+            f"{accounts.episodes} episode{'' if accounts.episodes == 1 else 's'}, "
+            f"{accounts.steps} env steps in {accounts.wall:.1f} s: "
             f"{accounts.steps / accounts.wall:.0f} steps/s, "
             f"{accounts.episodes / accounts.wall * 3600:.0f} episodes/h. "
             f"Policy {accounts.policy:.1f} s; stepping {accounts.stepping:.1f} s, drawing "

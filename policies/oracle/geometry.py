@@ -61,10 +61,25 @@ def turn_z(angle: float) -> Array:
 
 def hand_rotation(closing: Array, approach: Array = DOWN) -> Array:
     """Orientation of the grip site: x along which fingers close, z where they point."""
-    approach = approach / np.linalg.norm(approach)
-    x = closing - approach * (approach @ closing)
-    x = x / np.linalg.norm(x)
+    approach = unit(approach)
+    x = perpendicular(approach, closing)
     return np.column_stack([x, np.cross(approach, x), approach])
+
+
+def unit(vector: Array) -> Array:
+    """The vector at length 1; zero stays zero."""
+    length = float(np.sqrt(vector @ vector))
+    return vector / length if length > 1e-12 else vector
+
+
+def perpendicular(vector: Array, start: Array) -> Array:
+    """Unit part of `start` across a unit vector."""
+    return unit(start - vector * float(vector @ start))
+
+
+def across(vector: Array) -> Array:
+    """Any unit direction across a unit vector."""
+    return perpendicular(vector, np.eye(3)[int(np.argmin(np.abs(vector)))])
 
 
 def wrapped(angle: float) -> float:

@@ -128,7 +128,7 @@ def _directions(solids: Solids) -> Array:
         for axis in solids.axes[k].T:
             if not solids.round[k] and abs(axis[2]) < 0.2:
                 own.append(float(np.arctan2(axis[1], axis[0]) % np.pi))
-    return np.unique(np.round(np.concatenate([even, own]), 3))
+    return np.unique(np.round(np.concatenate([even, np.array(own, np.float64)]), 3))
 
 
 def _along(solids: Solids, yaw: float, levels: Array, com: Array, top: float) -> list[Grasp]:
@@ -169,7 +169,7 @@ def _along(solids: Solids, yaw: float, levels: Array, com: Array, top: float) ->
             middle_u = (a + b) / 2
             pos = u * middle_u + v * places[place]
             pos = pos + np.array([0.0, 0.0, levels[level]])
-            off = np.hypot(middle_u - com @ u, places[place] - com @ v)
+            off = float(np.hypot(middle_u - com @ u, places[place] - com @ v))
             shallow = max(0.0, 0.02 - (top - levels[level]))
             out.append(
                 Grasp(

@@ -18,6 +18,7 @@ from policies.oracle.geometry import (
     Array,
     Pose,
     Solids,
+    across,
     from_rotation_vector,
     hand_rotation,
     rotation_vector,
@@ -123,17 +124,10 @@ class Holding:
         for tilt in TILTS:
             approach = from_rotation_vector(side * tilt) @ -handle.up
             # grasps() wants a frame whose third column is where the hand comes from
-            frame = hand_rotation(_across(approach), approach) * np.array([1.0, -1.0, -1.0])
+            frame = hand_rotation(across(approach), approach) * np.array([1.0, -1.0, -1.0])
             found = grasps(handle.solids, frame, handle.centre, below=PAD_BELOW)
             out += [(float(tilt), approach, g) for g in found[:GRASPS_PER_TILT]]
         return tuple(out)
-
-
-def _across(approach: Array) -> Array:
-    """Any unit direction across an approach."""
-    other = np.eye(3)[int(np.argmin(np.abs(approach)))]
-    x = other - approach * (approach @ other)
-    return x / np.linalg.norm(x)
 
 
 def _alike(a: Pose, b: Pose) -> bool:

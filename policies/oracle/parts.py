@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.scene import Threshold
-from policies.oracle.geometry import Array, Pose, Solids
+from policies.oracle.body import subtree
+from policies.oracle.geometry import Array, Pose, Solids, perpendicular, unit
 from policies.oracle.view import View
 
 # Handles stick out: shapes within this distance of the foremost point, and no larger.
@@ -45,8 +46,7 @@ class Part:
     def direction(self, point: Array) -> Array:
         """Unit direction in which a point of the part goes towards the goal."""
         way = self.axis if self.slides else np.cross(self.axis, point - self.anchor)
-        way = way * (1.0 if self.goal >= self.now else -1.0)
-        return way / max(float(np.linalg.norm(way)), 1e-9)
+        return unit(way * (1.0 if self.goal >= self.now else -1.0))
 
 
 def part_of(view: View, joint: str, threshold: Threshold) -> Part:
@@ -56,9 +56,7 @@ def part_of(view: View, joint: str, threshold: Threshold) -> Part:
     body = int(model.jnt_bodyid[number])
     rot = view.data.xmat[body].reshape(3, 3)
     collides = (model.geom_contype | model.geom_conaffinity) != 0
-    inside = np.zeros(model.nbody, bool)
-    for b in range(body, model.nbody):
-        inside[b] = b == body or inside[model.body_parentid[b]]
+    inside = subtree(model, body)
     kind = mujoco.mjtJoint(model.jnt_type[number])
     low, high = view.joint_range(joint)
     return Part(
@@ -121,8 +119,7 @@ def handle_of(view: View, part: Part) -> Handle | None:
     if not chosen.any():
         return None
     solids = whole.of(chosen)
-    flat = way - up * (way @ up)
-    return Handle(solids, solids.centre.mean(0), flat / np.linalg.norm(flat), up)
+    return Handle(solids, solids.centre.mean(0), perpendicular(up, way), up)
 
 
 def _standing_out(solids: Solids, way: Array) -> NDArray[np.bool_]:
@@ -151,8 +148,6 @@ def _front(solids: Solids, slides: bool, anchor: Array, axis: Array) -> Array:
     """
     weight = solids.half.prod(1)
     middle = (solids.centre * weight[:, None]).sum(0) / weight.sum()
-    way = axis if slides else np.cross(axis, middle - anchor)
-    length = float(np.linalg.norm(way))
-    way = way / length if length > 1e-6 else np.array([1.0, 0.0, 0.0])
+    way = unit(np.asarray(axis if slides else np.cross(axis, middle - anchor), np.float64))
     small = np.argsort(solids.half.max(1), kind="stable")[: max(1, len(solids) // 3)]
     return way * (1.0 if float(((solids.centre[small] - middle) @ way).mean()) >= 0 else -1.0)

@@ -13,14 +13,15 @@ from envs.goals import Predicate, parse
 from envs.scene import Scene
 from policies.oracle import motion
 from policies.oracle.config import OracleConfig
-from policies.oracle.geometry import Array, rotation_vector
+from policies.oracle.geometry import Array
 from policies.oracle.memory import Memory
-from policies.oracle.motion import Hand, Reference, Waypoint
+from policies.oracle.motion import Reference
 from policies.oracle.planner import PLACING, Subgoal, plan
 from policies.oracle.skills.base import DONE, MOVING, Progress, Skill, look_again
 from policies.oracle.skills.carrying import Carrying
 from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
+from policies.oracle.tracking import patience_for, roll
 from policies.oracle.view import View
 from wamsim.contracts import Observation, PolicyCard, Prediction, PrivilegedState
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
@@ -34,13 +35,10 @@ class _Stage:
 
     def __init__(self, scene: Scene) -> None:
         self.view = View(scene)
-        moving = Moving(self.view)
-        carrying = Carrying(self.view)
         self._pushing = Pushing(self.view)
-        self._skills: dict[str, Skill] = {
-            "On": carrying, "In": carrying,
-            "Open": moving, "Close": moving, "TurnOn": moving, "TurnOff": moving,
-        }  # fmt: skip
+        moving, carrying = Moving(self.view), Carrying(self.view)
+        self._skills: dict[str, Skill] = {"On": carrying, "In": carrying}
+        self._skills |= dict.fromkeys(("Open", "Close", "TurnOn", "TurnOff"), moving)
 
     def skill(self, goal: Predicate) -> Skill:
         """The skill that serves a predicate."""
@@ -66,33 +64,28 @@ class Oracle:
         )
 
     def act(self, obs: Observation) -> Prediction:
-        """Plan the next chunk of every row."""
+        """Plan the next chunk of every row.
+
+        Raises:
+            PolicyFault: No privileged state; or no plan for a task, at its first query.
+        """
         began = time.perf_counter()
         if obs.state is None:
             raise PolicyFault(
                 "the oracle needs privileged state, and the observation has none. "
                 "Let the harness fill Observation.state (PolicyCard.privileged)."
             )
-        actions = np.tile(
-            np.asarray(self.card.action.hold, np.float32), (obs.batch, self.card.horizon, 1)
-        )
+        hold = np.asarray(self.card.action.hold, np.float32)
+        actions = np.tile(hold, (obs.batch, self.card.horizon, 1))
         memory: list[Any] = [None] * obs.batch
         for row, state in enumerate(obs.state):
-            if state is None or not obs.valid[row]:
-                continue
-            actions[row], memory[row] = self._row(
-                state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
-            )
+            if state is not None and obs.valid[row]:
+                actions[row], memory[row] = self._row(
+                    state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
+                )
         return Prediction(
             actions=actions, memory=memory, timings={"plan": time.perf_counter() - began}
         )
-
-    def _stage(self, scene: Scene) -> _Stage:
-        found = self._stages.pop(scene.info.id, None) or _Stage(scene)
-        self._stages[scene.info.id] = found
-        while len(self._stages) > SCENES:
-            self._stages.popitem(last=False)
-        return found
 
     def _row(
         self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
@@ -101,124 +94,75 @@ class Oracle:
         view = stage.view
         view.refresh(state)
         if memory is None:
-            memory = self._begin(stage, state, seed)
+            memory = _begin(view, state, seed)
         memory = replace(memory, reference=motion.leashed(memory.reference, view.eef))
-        memory = self._decide(stage, memory)
-        command = motion.OPEN * (float(state.gripper_command[0]) + 1.0) / 2.0
-        return self._roll(view, state.qvel, command, memory, step)
+        memory = _decide(stage, memory)
+        return roll(view, state, memory, step, self.card.horizon, self._config.noise)
 
-    def _begin(self, stage: _Stage, state: PrivilegedState, seed: int) -> Memory:
-        subgoals = plan(parse(state.task.goal), stage.view.scene)
-        at = _next(stage.view, subgoals, 0)
-        return Memory(
-            seed=seed,
-            subgoals=subgoals,
-            at=at,
-            progress=_fresh(subgoals, at),
-            waypoints=(),
-            index=0,
-            reached=0,
-            patience=0,
-            reference=Reference.at_rest(stage.view.eef),
-        )
+    def _stage(self, scene: Scene) -> _Stage:
+        # By identity of content: worker processes send equal scenes as different objects.
+        found = self._stages.pop(scene.info.id, None) or _Stage(scene)
+        self._stages[scene.info.id] = found
+        while len(self._stages) > SCENES:
+            self._stages.popitem(last=False)
+        return found
 
-    def _decide(self, stage: _Stage, memory: Memory) -> Memory:
-        """Give a memory whose script says what to do now."""
-        view = stage.view
-        if memory.at >= len(memory.subgoals):
-            at = _next(view, memory.subgoals, 0)
-            if at >= len(memory.subgoals):
-                return memory  # all holds: stand still
-            memory = replace(memory, at=at, progress=_fresh(memory.subgoals, at))
-        skill = stage.skill(memory.subgoals[memory.at].predicate)
-        progress = memory.progress
-        # A script that lost its point ends before its last waypoint: letting go is not losing.
-        under_way = memory.index < len(memory.waypoints)
-        closed = under_way and memory.waypoints[memory.index].gap == motion.CLOSED
+
+def _begin(view: View, state: PrivilegedState, seed: int) -> Memory:
+    subgoals = plan(parse(state.task.goal), view.scene)
+    at = _next(view, subgoals, 0)
+    return Memory(
+        seed=seed,
+        subgoals=subgoals,
+        at=at,
+        progress=_fresh(subgoals, at),
+        waypoints=(),
+        index=0,
+        reached=0,
+        patience=0,
+        reference=Reference.at_rest(view.eef),
+    )
+
+
+def _decide(stage: _Stage, memory: Memory) -> Memory:
+    """Give a memory whose script says what to do now."""
+    view = stage.view
+    if memory.at >= len(memory.subgoals):
+        at = _next(view, memory.subgoals, 0)
+        if at >= len(memory.subgoals):
+            return memory  # all holds: stand still
+        memory = replace(memory, at=at, progress=_fresh(memory.subgoals, at))
+    goal = memory.subgoals[memory.at].predicate
+    skill, progress = stage.skill(goal), memory.progress
+    if memory.index < len(memory.waypoints):
+        # What slips does so in a closed hand: letting go is not losing.
+        closed = memory.waypoints[memory.index].gap == motion.CLOSED
         if closed and skill.failed(view, progress):
             progress = progress.again()
-        elif under_way and not (
-            progress.stage == MOVING and view.holds(memory.subgoals[memory.at].predicate)
-        ):
+        elif not (progress.stage == MOVING and view.holds(goal)):
             return memory
-        elif progress.stage == DONE:
-            at = _next(view, memory.subgoals, memory.at)
-            progress = progress.again() if at == memory.at else _fresh(memory.subgoals, at)
-            memory = replace(memory, at=at)
-            if at >= len(memory.subgoals):
-                return replace(memory, progress=progress)
-            skill = stage.skill(memory.subgoals[at].predicate)
-        goal = memory.subgoals[memory.at].predicate
-        try:
-            script = skill.proceed(view, goal, progress)
-        except PolicyFault:
-            if not memory.waypoints:
-                raise  # nothing was done yet: the task is beyond us, and says why
-            script = look_again(view, progress)
-        return replace(
-            memory,
-            progress=script.progress,
-            waypoints=script.waypoints,
-            index=0,
-            reached=0,
-            patience=_patience(memory.reference, script.waypoints, 0),
-        )
-
-    def _roll(
-        self, view: View, qvel: Array, command: float, memory: Memory, step: int
-    ) -> tuple[Array, Memory]:
-        """Roll the reference forward over a chunk."""
-        hand = view.eef
-        velocity, spin = view.motion(qvel)
-        actions = np.zeros((self.card.horizon, 7))
-        reference, index = memory.reference, memory.index
-        reached, patience = memory.reached, memory.patience
-        now = Hand(
-            lag=reference.pose.pos - hand.pos,
-            turn_lag=rotation_vector(reference.pose.rot @ hand.rot.T),
-            velocity=velocity,
-            spin=spin,
-        )
-        for k in range(self.card.horizon):
-            goal = _at(memory.waypoints, index)
-            if goal is None:
-                goal = Waypoint(pose=reference.pose, gap=motion.OPEN)
-            reference = motion.advance(
-                reference, now, goal, _at(memory.waypoints, index + 1, False)
-            )
-            actions[k, :6], now = motion.follow(reference, now)
-            actions[k, 6], command = motion.grip(command, goal.gap)
-            if self._config.noise:
-                actions[k, :6] += goal.calm * motion.perturbation(
-                    memory.seed, step + k, self._config.noise
-                )
-            if index >= len(memory.waypoints):
-                continue
-            patience -= 1
-            if patience <= 0 or motion.arrived(reference, now, goal):
-                reached += 1
-                if patience <= 0 or reached > goal.dwell:
-                    index, reached = index + 1, 0
-                    patience = _patience(reference, memory.waypoints, index)
-        np.clip(actions, -1.0, 1.0, out=actions)
-        memory = replace(
-            memory, reference=reference, index=index, reached=reached, patience=patience
-        )
-        return actions, memory
-
-
-def _patience(reference: Reference, waypoints: tuple[Waypoint, ...], index: int) -> int:
-    """Steps that a waypoint may take from here."""
-    if index >= len(waypoints):
-        return 0
-    return motion.expected_steps(reference.pose, waypoints[index]) + motion.PATIENCE
-
-
-def _at(waypoints: tuple[Waypoint, ...], index: int, last: bool = True) -> Waypoint | None:
-    """The waypoint of that number; past the end the last one (or None)."""
-    if index < len(waypoints):
-        return waypoints[index]
-    return waypoints[-1] if last and waypoints else None
+    elif progress.stage == DONE:
+        at = _next(view, memory.subgoals, memory.at)
+        progress = progress.again() if at == memory.at else _fresh(memory.subgoals, at)
+        memory = replace(memory, at=at, progress=progress)
+        if at >= len(memory.subgoals):
+            return memory
+        goal = memory.subgoals[at].predicate
+        skill = stage.skill(goal)
+    try:
+        script = skill.proceed(view, goal, progress)
+    except PolicyFault:
+        if not memory.waypoints:
+            raise  # nothing was done yet: the task is beyond us, and says why
+        script = look_again(view, progress)
+    return replace(
+        memory,
+        progress=script.progress,
+        waypoints=script.waypoints,
+        index=0,
+        reached=0,
+        patience=patience_for(memory.reference, script.waypoints, 0),
+    )
 
 
 def _next(view: View, subgoals: tuple[Subgoal, ...], start: int) -> int:

@@ -41,7 +41,7 @@ def height_over(
     """Highest point of what lies under a straight route, metres in the world."""
     low, high = view.other_bounds
     if skip is not None:
-        others = ~np.isin(view.other_geoms, skip.geoms)
+        others = ~np.isin(view.body.other_geoms, skip.geoms)
         low, high = low[others], high[others]
     # Slabs test of the route (grown by its width) against each footprint.
     a, d = start[:2], end[:2] - start[:2]
@@ -75,7 +75,7 @@ def over(
     if is_free(view, start, straight, held):
         return straight
     # Aside is towards the robot first, where nothing hangs over the table.
-    back = np.arctan2(view.base[1] - start.pos[1], view.base[0] - start.pos[0])
+    back = np.arctan2(view.body.base[1] - start.pos[1], view.body.base[0] - start.pos[0])
     for distance in DETOURS:
         for turn in DETOUR_TURNS:
             way = np.array([np.cos(back + turn), np.sin(back + turn), 0.15])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from envs.goals import Predicate
 from envs.scene import Threshold
 from policies.oracle.geometry import Pose
-from policies.oracle.motion import CLOSED, OPEN, Waypoint
 from policies.oracle.holds import Hold, Holding
+from policies.oracle.motion import CLOSED, OPEN, Waypoint
 from policies.oracle.parts import Part, carried_along, part_of
 from policies.oracle.planner import jointed
 from policies.oracle.routes import over
@@ -22,6 +23,7 @@ WAYS = {"Open": "open", "Close": "close", "TurnOn": "turn_on", "TurnOff": "turn_
 BEFORE = 0.06  # metres before its hold where the hand stops being in a hurry
 LEAVE = 0.07
 CLOSING = 7
+PASSING = 0.012  # metres from a waypoint of the arc when the hand goes on to the next
 LEAN = 0.015  # metres that the hand is told to go beyond where the part should be
 STEP = 0.03  # metres of arc between waypoints
 
@@ -66,37 +68,18 @@ class Moving:
     def _move(self, view: View, part: Part, hold: Hold, progress: Progress) -> Script:
         part = replace(part, goal=part.now + hold.share * (part.goal - part.now))
         before = hold.hand.shifted(hold.back * BEFORE)
-        grip = CLOSED
-        arc = 0.0 if part.slides else float(np.linalg.norm((hold.hand.pos - part.anchor)[:2]))
-        length = abs(part.goal - part.now) * (1.0 if part.slides else arc)
-        count = max(1, int(np.ceil(length / STEP))) if not part.slides else 1
-        path = [
-            carried_along(view, part, hold.hand, part.now + (part.goal - part.now) * k / count)
-            for k in range(1, count + 1)
-        ]
-        # The part lags behind what the hand is told: lean into the last centimetre.
-        path[-1] = path[-1].shifted(part.direction(path[-1].pos) * LEAN)
-        route = over(view, view.eef, before, gap=hold.gap, label="reach for the part")
+        take = Waypoint(
+            pose=hold.hand, gap=hold.gap, speed=0.6, straight=True, calm=0.15, label="take hold"
+        )
+        close = Waypoint(pose=hold.hand, gap=CLOSED, dwell=CLOSING, calm=0.1, label="close")
         waypoints = (
-            *route,
-            Waypoint(pose=hold.hand, gap=hold.gap, speed=0.6, straight=True, calm=0.15, label="take hold"),
-            *(
-                ()
-                if hold.pushes
-                else (Waypoint(pose=hold.hand, gap=grip, dwell=CLOSING, calm=0.1, label="close"),)
-            ),
-            *(
-                Waypoint(
-                    pose=p, gap=grip, speed=0.7, blend=0.012 if p is not path[-1] else 0.0,
-                    calm=0.3, label="move the part",
-                )
-                for p in path
-            ),
-        )  # fmt: skip
+            *over(view, view.eef, before, gap=hold.gap, label="reach for the part"),
+            *((take,) if hold.pushes else (take, close)),
+            *_path(view, part, hold),
+        )
         failure = Failure(part.joint, hold.hand.pos, hold.hand.rot)
         return Script(
-            waypoints,
-            replace(progress, stage=MOVING, failures=(*progress.failures, failure)),
+            waypoints, replace(progress, stage=MOVING, failures=(*progress.failures, failure))
         )
 
     def _leave(self, view: View, progress: Progress) -> Script:
@@ -111,6 +94,23 @@ class Moving:
             Waypoint(pose=upright, gap=OPEN, blend=0.03, label="leave"),
         )
         return Script(waypoints, replace(progress, stage=DONE))
+
+
+def _path(view: View, part: Part, hold: Hold) -> list[Waypoint]:
+    """Waypoints of a hand that takes a part to its goal."""
+    arc = float(np.linalg.norm((hold.hand.pos - part.anchor)[:2]))
+    count = 1 if part.slides else max(1, math.ceil(abs(part.goal - part.now) * arc / STEP))
+    path = [
+        carried_along(view, part, hold.hand, part.now + (part.goal - part.now) * k / count)
+        for k in range(1, count + 1)
+    ]
+    # The part lags behind what the hand is told: lean into the last centimetre.
+    path[-1] = path[-1].shifted(part.direction(path[-1].pos) * LEAN)
+    blends = [PASSING] * (count - 1) + [0.0]
+    return [
+        Waypoint(pose=p, gap=CLOSED, speed=0.7, blend=b, calm=0.3, label="move the part")
+        for p, b in zip(path, blends, strict=True)
+    ]
 
 
 def _joint(view: View, joints: tuple[str, ...], threshold: Threshold) -> str:

@@ -14,6 +14,7 @@ from policies.oracle.geometry import (
     DOWN,
     Array,
     Pose,
+    across,
     from_rotation_vector,
     rotation_vector,
     wrapped,
@@ -74,10 +75,7 @@ class Grasping:
 
 def _frame(up: Array) -> Array:
     """A rotation whose third column is a direction."""
-    up = up / np.linalg.norm(up)
-    other = np.eye(3)[int(np.argmin(np.abs(up)))]
-    x = other - up * (up @ other)
-    x = x / np.linalg.norm(x)
+    x = across(up)
     return np.column_stack([x, np.cross(up, x), up])
 
 
@@ -206,7 +204,7 @@ def twist(view: View, hand: Pose) -> float:
     """Turn of the wrist from home, radians: what the last joint has to give."""
     closing = hand.rot[:, 0]
     yaw = np.arctan2(closing[1], closing[0]) - np.pi / 2  # at home fingers close along y
-    bearing = np.arctan2(hand.pos[1] - view.base[1], hand.pos[0] - view.base[0])
+    bearing = np.arctan2(hand.pos[1] - view.body.base[1], hand.pos[0] - view.body.base[0])
     return wrapped(float(yaw - bearing))
 
 
