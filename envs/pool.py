@@ -128,7 +128,8 @@ class Pool(VectorEnv):
         """The scene of a task in this process, for privileged policies."""
         task = self.task(suite, name)
         if task.scene_id not in self._scenes:
-            if len(self._scenes) >= 8:  # scripted experts walk through tasks in order
+            # scripted experts walk through tasks in order, one scene a slot at most
+            if len(self._scenes) >= max(8, self.num_envs):
                 self._scenes.pop(next(iter(self._scenes)))
             self._scenes[task.scene_id] = self.backend(suite).scene(task)
         return self._scenes[task.scene_id]
