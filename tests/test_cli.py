@@ -240,7 +240,7 @@ def test_the_default_folder_is_named_after_the_run(
     assert done.code == 0
     (folder,) = (tmp_path / "results" / "runs").iterdir()
     assert folder.name.startswith("hold-tabletop_object-")
-    assert "1 episodes, 240 env steps in" in done.out
+    assert "1 episode, 240 env steps in" in done.out
     assert f"wamsim video results/runs/{folder.name} --episodes all" in done.out
 
 
