@@ -104,32 +104,29 @@ class View(Probe):
 
     # -------------------------------------------------------------------- rest
 
-    def is_covered(self, point: Array) -> bool:
-        """Whether a fixture reaches over a point."""
-        low, high = self.other_bounds
-        above = np.all((low[:, :2] < point[:2]) & (high[:, :2] > point[:2]), axis=1)
-        above &= (high[:, 2] > point[2]) & ~np.isin(self.body.other_geoms, self._loose)
-        return bool(above.any())
-
-    def rest_height(self, thing: Thing, pose: Pose, low: float) -> float:
+    def rest_height(
+        self, thing: Thing, pose: Pose, low: float, *, fixtures_only: bool = False
+    ) -> float:
         """Height of a thing's body origin when it is let down upon what is there now.
 
         Args:
             thing: A free thing.
             pose: Its orientation and its horizontal place; the height does not matter.
             low: Height at which to stop looking.
+            fixtures_only: True to pass through other free things.
         """
         bottom, top = self._extent(thing, pose)
         low_corners, high_corners = self.other_bounds
         below = np.all((low_corners[:, :2] < top[:2]) & (high_corners[:, :2] > bottom[:2]), axis=1)
-        below &= ~np.isin(self.body.other_geoms, thing.geoms)
+        passed = self._loose if fixtures_only else thing.geoms
+        below &= ~np.isin(self.body.other_geoms, passed)
         if not below.any():
             return low
         z = float(high_corners[below, 2].max() + pose.pos[2] - bottom[2])
         # MuJoCo finds no contact of thin boxes that are deep in each other: small steps.
-        while z > low and self._is_free(thing, pose, z - LOWERING):
+        while z > low and self._is_free(thing, pose, z - LOWERING, passed):
             z -= LOWERING
-        return self._settled(thing, pose, z)
+        return self._settled(thing, pose, z, passed)
 
     def lowest_free(self, thing: Thing, pose: Pose, floor: float, roof: float) -> float | None:
         """Height of a thing's body origin when it stands between a floor and a roof.
@@ -140,11 +137,11 @@ class View(Probe):
         bottom, top = self._extent(thing, pose)
         z = floor + float(pose.pos[2] - bottom[2])
         highest = roof + float(pose.pos[2] - top[2])
-        while not self._is_free(thing, pose, z):
+        while not self._is_free(thing, pose, z, ()):
             z += LOWERING
             if z > highest + LOWERING:
                 return None
-        return self._settled(thing, pose, z)
+        return self._settled(thing, pose, z, ())
 
     def _extent(self, thing: Thing, pose: Pose) -> tuple[Array, Array]:
         """Lowest and highest corner of a box around a thing, were it there."""
@@ -152,15 +149,15 @@ class View(Probe):
         low, high = shape.seen_from(Pose(np.zeros(3), pose.rot.T)).bounds()
         return low.min(0) + pose.pos, high.max(0) + pose.pos
 
-    def _settled(self, thing: Thing, pose: Pose, z: float) -> float:
+    def _settled(self, thing: Thing, pose: Pose, z: float, ignore: Collection[int]) -> float:
         """Lower a thing that is free at z, and not a step below, to within 1 mm."""
         step = LOWERING
         while step > 1e-3:
             step /= 2
-            if self._is_free(thing, pose, z - step):
+            if self._is_free(thing, pose, z - step, ignore):
                 z -= step
         return z
 
-    def _is_free(self, thing: Thing, pose: Pose, z: float) -> bool:
+    def _is_free(self, thing: Thing, pose: Pose, z: float, ignore: Collection[int]) -> bool:
         at = Pose(np.array([pose.pos[0], pose.pos[1], z]), pose.rot)
-        return self.hits(None, carried=thing, carried_pose=at) == 0
+        return self.hits(None, carried=thing, carried_pose=at, ignore=ignore) == 0

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from envs.goals import Predicate
 from policies.oracle.skills.base import DONE, Failure, Held, Progress, Script, look_again
-from policies.oracle.skills.choosing import Grasping
-from policies.oracle.skills.picking import is_held, pick
+from policies.oracle.skills.picking import Grasping, is_held, pick
 from policies.oracle.skills.placing import Places, put_down
 from policies.oracle.view import View
 

@@ -1,22 +1,82 @@
-"""Taking a thing: reaching, closing, lifting."""
+"""Taking a thing: choosing among its grasps, reaching, closing, lifting."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
 from envs.scene import Thing
+from policies.oracle.geometry import (
+    DOWN,
+    Array,
+    Pose,
+    across,
+    from_rotation_vector,
+    rotation_vector,
+    wrapped,
+)
+from policies.oracle.grasps import Grasp, grasps
 from policies.oracle.motion import CLOSED, Waypoint
 from policies.oracle.routes import over
-from policies.oracle.skills.base import Held, Progress, Script
-from policies.oracle.skills.choosing import AXIS, PREGRASP, Fits, Grasping, choose
+from policies.oracle.skills.base import Failure, Held, Progress, Script
 from policies.oracle.view import View
 
+PREGRASP = 0.06  # metres before the grasp where the hand stops being in a hurry
 LIFT = 0.09  # metres; what is held is checked on the way up
+WITHDRAWAL = (0.06, 0.12, 0.18)  # metres before the grasp where the way in is checked
 CLOSING = 7  # steps until the fingers have closed on what is between them
+CLEAR = 0.0015  # metres around the open fingers
+COMPARED = 32  # of those that the hand reaches, how many are also tried at the target
+PLAY = 0.003  # metres between a finger and the thing before it closes
+LEAN = 0.45  # radians by which the hand may be tilted
+# (overlap that is put up with, metres between the pads, leanings): a wide upright hand
+# first, then narrower and leaning ones for tight places, then one that pushes its
+# neighbours a little.
+ATTEMPTS = (
+    (0.0, 0.08, (0,)),
+    (0.0, 0.05, (0,)),
+    (0.0, 0.035, (0,)),
+    (0.0, 0.05, (1, 2, 3, 4)),
+    (0.003, 0.035, (0, 1, 2, 3, 4)),
+    (0.006, 0.08, (0,)),
+    (0.02, 0.08, (0,)),
+)
+MOST = ATTEMPTS[-1][0]
+UNFIT = (0.03, 0.6)  # metres and radians around a grasp that does not fit the target
+SAME = (0.012, 0.35)  # metres and radians within which a grasp counts as one that failed
 LOST = 0.035  # metres that a thing may move in the hand
-LEANING = -0.99  # vertical part of a hand's axis from which on it counts as tilted
+
+# True when a thing taken like this can be put down where it should go.
+Fits = Callable[[Held], bool]
+
+
+class Grasping:
+    """Grasps of a scene's things, found once per thing and side that is up."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._cached = lru_cache(maxsize=256)(self._find)
+
+    def of(self, thing: Thing) -> tuple[Grasp, ...]:
+        """Grasps from above for a thing as it lies now, in its own frame, best first."""
+        up = self._view.up_of(self._view.scene.body_id(thing.body))
+        return self._cached(thing.name, tuple(up.tolist()))
+
+    def _find(self, name: str, up: tuple[float, ...]) -> tuple[Grasp, ...]:
+        view, thing = self._view, self._view.scene.thing(name)
+        body = view.scene.body_id(thing.body)
+        solids = view.shape(body, thing.geoms)
+        return grasps(solids, _frame(np.array(up)), view.model.body_ipos[body])
+
+
+def _frame(up: Array) -> Array:
+    """A rotation whose third column is a direction."""
+    x = across(up)
+    return np.column_stack([x, np.cross(up, x), up])
 
 
 def pick(
@@ -40,24 +100,147 @@ def pick(
     Returns:
         The script, or None when no grasp is within reach.
     """
-    chosen = choose(view, grasping, thing, progress.failures, fits)
+    chosen = _choose(view, grasping, thing, progress.failures, fits)
     if chosen is None:
         return None
-    hand, gap = chosen.hand, chosen.gap
-    axis = hand.rot[:, 2]
-    leans = axis[2] > LEANING
-    above = hand.shifted(-(AXIS[1] if leans else PREGRASP) * axis)
-    aside = hand.shifted(chosen.slide)
-    up = aside.shifted(-(AXIS[1] if leans else LIFT) * axis)
-    slide = Waypoint(pose=aside, gap=CLOSED, speed=0.6, calm=0.2, label="draw out")
+    held, hand, gap = chosen
+    leaning = hand.rot[2, 2] > -0.99
+    above = hand.shifted(-(WITHDRAWAL[1] if leaning else PREGRASP) * hand.rot[:, 2])
+    up = hand.shifted(-(WITHDRAWAL[1] if leaning else LIFT) * hand.rot[:, 2])
+    route = over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}")
     waypoints = (
-        *over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}"),
+        *route,
         Waypoint(pose=hand, gap=gap, speed=0.7, straight=True, calm=0.15, label="descend"),
         Waypoint(pose=hand, gap=CLOSED, dwell=CLOSING, calm=0.1, label="close"),
-        *((slide,) if chosen.slide.any() else ()),
         Waypoint(pose=up, gap=CLOSED, speed=0.8, blend=0.03, calm=0.5, label="lift"),
     )
-    return Script(waypoints, replace(progress, stage=then, held=chosen.held))
+    return Script(waypoints, replace(progress, stage=then, held=held))
+
+
+def _taken(view: View, thing: Thing, hand: Pose, width: float) -> Held:
+    pose = view.pose(thing)
+    return Held(thing.name, hand.inverse() @ pose, pose.rot, width)
+
+
+def _choose(
+    view: View,
+    grasping: Grasping,
+    thing: Thing,
+    failures: tuple[Failure, ...],
+    fits: Fits,
+) -> tuple[Held, Pose, float] | None:
+    """The best grasp that is free: what is then held, grip site, finger gap before."""
+    options = _candidates(view, grasping, thing, failures)
+    depths: dict[tuple[int, int, float], float] = {}
+    for slack, gap, leans in ATTEMPTS:
+        best: tuple[Held, Pose, float] | None = None
+        unfit: list[Grasp] = []
+        for (number, (grasp, hand)), k in product(enumerate(options), leans):
+            if grasp.width > gap - 2 * PLAY:
+                continue
+            leaning = _leaning(hand, k)
+            key = (number, k, gap)
+            if key not in depths:
+                depths[key] = _overlap(view, thing, leaning, grasp.width, gap)
+            if depths[key] > slack:
+                continue
+            found = (_taken(view, thing, leaning, grasp.width), leaning, gap)
+            best = best or found
+            if any(_similar(grasp, other) for other in unfit):
+                continue
+            if fits(found[0]):
+                return found
+            unfit.append(grasp)
+            if len(unfit) >= COMPARED:
+                break
+        if best is not None:
+            return best
+    return None
+
+
+def _leaning(hand: Pose, way: int) -> Pose:
+    """The hand tilted out of the vertical, about its fingertips: 0 not, 1-4 to its four sides."""
+    if way == 0:
+        return hand
+    axis = hand.rot[:, (way - 1) // 2] * (LEAN if way % 2 else -LEAN)
+    return Pose(hand.pos, from_rotation_vector(axis) @ hand.rot)
+
+
+def _candidates(
+    view: View, grasping: Grasping, thing: Thing, failures: tuple[Failure, ...]
+) -> list[tuple[Grasp, Pose]]:
+    """Grasps in the order in which to try them, each with the nearer of its two turns."""
+    pose = view.pose(thing)
+    ranked: list[tuple[float, int, Grasp, Pose]] = []
+    for number, grasp in enumerate(grasping.of(thing)):
+        if any(_same(grasp, f) for f in failures if f.thing == thing.name):
+            continue
+        hand = nearer_turn(view, grasp.in_world(pose, DOWN))
+        turned = abs(float(rotation_vector(hand.rot @ view.eef.rot.T)[2]))
+        twisted = abs(twist(view, hand))
+        # Half a radian less to turn is worth about as much as 3 cm nearer to the centre.
+        cost = grasp.cost + 0.3 * turned + 0.4 * max(0.0, twisted - 1.0)
+        ranked.append((cost, number, grasp, hand))
+    ranked.sort(key=lambda r: r[:2])
+    return [(grasp, hand) for _, _, grasp, hand in ranked]
+
+
+def _similar(grasp: Grasp, other: Grasp) -> bool:
+    """Whether one will not fit where the other does not."""
+    return bool(
+        np.linalg.norm(grasp.pos - other.pos) < UNFIT[0]
+        and abs(grasp.closing @ other.closing) > np.cos(UNFIT[1])
+    )
+
+
+def _same(grasp: Grasp, failure: Failure) -> bool:
+    return bool(
+        np.linalg.norm(grasp.pos - failure.pos) < SAME[0]
+        and abs(grasp.closing @ failure.rot[:, 0]) > np.cos(SAME[1])
+    )
+
+
+def twist(view: View, hand: Pose) -> float:
+    """Turn of the wrist from home, radians: what the last joint has to give."""
+    closing = hand.rot[:, 0]
+    yaw = np.arctan2(closing[1], closing[0]) - np.pi / 2  # at home fingers close along y
+    bearing = np.arctan2(hand.pos[1] - view.body.base[1], hand.pos[0] - view.body.base[0])
+    return wrapped(float(yaw - bearing))
+
+
+def nearer_turn(view: View, hand: Pose) -> Pose:
+    """The same grasp with the fingers swapped where that spares the wrist."""
+    if abs(twist(view, hand)) <= np.pi / 2:
+        return hand
+    return Pose(hand.pos, hand.rot * np.array([-1.0, -1.0, 1.0]))
+
+
+def _overlap(view: View, thing: Thing, hand: Pose, width: float, gap: float) -> float:
+    """Worst overlap of coming along the hand's axis, closing and lifting; metres.
+
+    Infinite when it is too much or out of reach. The hand is looked at first, which is
+    quick; then the arm, for hands that are free.
+    """
+    worst = view.hits(hand, gap=gap, margin=CLEAR) - CLEAR
+    for closing in ((gap + width) / 2, width):
+        if worst > MOST:
+            return np.inf
+        depth = view.hits(hand, gap=closing, ignore=thing.geoms, margin=CLEAR) - CLEAR
+        worst = max(worst, depth)
+    offset = hand.inverse() @ view.pose(thing)
+    for distance in WITHDRAWAL:
+        if worst > MOST:
+            return np.inf
+        back = hand.shifted(-distance * hand.rot[:, 2])
+        worst = max(worst, view.hits(back, gap=gap))
+        carried = view.hits(back, gap=width, carried=thing, carried_pose=back @ offset)
+        worst = max(worst, carried)
+    arm = view.reach(hand)
+    if worst > MOST or arm is None:
+        return np.inf
+    worst = max(worst, view.hits(arm, gap=gap, margin=CLEAR) - CLEAR)
+    before = view.reach(hand.shifted(-PREGRASP * hand.rot[:, 2]), arm)
+    return np.inf if before is None else max(worst, view.hits(before, gap=gap))
 
 
 def is_held(view: View, held: Held) -> bool:

@@ -13,7 +13,7 @@ from policies.oracle.geometry import Array, Pose, turn_z
 from policies.oracle.motion import CLOSED, OPEN, Waypoint
 from policies.oracle.routes import is_free, over
 from policies.oracle.skills.base import Held
-from policies.oracle.skills.choosing import twist
+from policies.oracle.skills.picking import twist
 from policies.oracle.skills.targets import Target
 from policies.oracle.view import View
 
@@ -88,12 +88,13 @@ class Places:
 
     @cached_property
     def _roofed(self) -> bool:
-        """Whether a fixture covers a region wherever one looks down on it."""
+        """Whether a fixture holds up above a region what is let down anywhere over it."""
         target = self._target
         if not self._enters:
             return False
-        top = float(target.half[2]) * UP
-        return all(self._view.is_covered(s + top) for s in target.spots(shared=False))
+        spots = target.spots(shared=False)
+        rests = (target.rest(spot, self._resting, fixtures_only=True) for spot in spots)
+        return min(rests) > target.centre[2] + target.half[2]
 
     @cached_property
     def _sides(self) -> list[Array]:

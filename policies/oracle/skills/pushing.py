@@ -27,7 +27,7 @@ from policies.oracle.grasps import TIP
 from policies.oracle.motion import OPEN, Waypoint
 from policies.oracle.routes import over
 from policies.oracle.skills.base import DONE, MOVING, Progress, Script
-from policies.oracle.skills.choosing import Grasping
+from policies.oracle.skills.picking import Grasping
 from policies.oracle.view import View
 
 FLAT = 3.0  # cost of the best grasp from which on a thing is pushed; boxes and bowls have < 2

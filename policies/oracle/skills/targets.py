@@ -69,15 +69,16 @@ class Target:
         spot = self.centre - way * (depth * float(np.abs(way[:2]) @ self.extent))
         return spot + across * (aside * float(np.abs(across[:2]) @ self.extent))
 
-    def rest(self, spot: Array, rot: Array) -> float:
+    def rest(self, spot: Array, rot: Array, *, fixtures_only: bool = False) -> float:
         """Height of the body origin when the thing is let down over a spot from above.
 
         Args:
             spot: [3], its height does not matter.
             rot: Orientation of the thing.
+            fixtures_only: True to pass through other free things.
         """
         low = float(self.centre[2]) - 0.10
-        return self._view.rest_height(self.thing, Pose(spot, rot), low)
+        return self._view.rest_height(self.thing, Pose(spot, rot), low, fixtures_only=fixtures_only)
 
     def rest_inside(self, spot: Array, rot: Array) -> float | None:
         """The same under a roof: from the region's floor up to where the thing is free."""
