@@ -94,6 +94,9 @@ def evaluate_command(
         str, typer.Option("--suite", "-s", help="Suites or groups, comma-separated.")
     ] = "tabletop",
     episodes: Annotated[int, typer.Option("--episodes", "-n", min=1, help="Trials per task.")] = 50,
+    first: Annotated[
+        int, typer.Option(min=0, help="First trial; demonstrations take others than evaluations.")
+    ] = 0,
     task: Annotated[
         list[str] | None, typer.Option("--task", "-t", help="Only these tasks: name or number.")
     ] = None,
@@ -158,7 +161,7 @@ def evaluate_command(
         wording=wording,
     )
     resources = _resources(cache, libero_assets, workers, slots)
-    _, _, versions = plan(config, resources, episodes=episodes, tasks=task or ())
+    _, _, versions = plan(config, resources, episodes=episodes, tasks=task or (), first=first)
     folder = out or default_out(config, config.mapping(versions))
     if not resume and (folder / "run.json").exists():
         raise WamsimError(
@@ -172,6 +175,7 @@ def evaluate_command(
                 out=folder,
                 episodes=episodes,
                 tasks=task or (),
+                first=first,
                 resources=resources,
                 observers=[progress],
             )

@@ -161,7 +161,7 @@ def test_every_start_is_at_rest_on_its_support_and_not_yet_done(
     data = mujoco.MjData(scene.model)
     free = [t for t in scene.info.things if t.free_joint]
     dofs = [scene.dof_address(str(t.free_joint)) for t in free]
-    for index in range(task.n_initial_states):
+    for index in range(60):  # more than an evaluation's 50
         start = backend.start(scene, task, EpisodeKey(suite_name, task_name, index), 0)
         _write(scene, data, start)
         assert not holds(goal, World(scene, data)), index
@@ -183,11 +183,12 @@ def test_initial_states_are_distinct_and_the_same_every_time(
     backends: dict[str, TabletopBackend], scene_cache_dir: Path, name: str
 ) -> None:
     again = suite(name, SuiteOptions(cache_dir=scene_cache_dir))
-    for task in backends[name].suite.tasks:
+    for task in backends[name].suite.tasks[::4]:
         states = backends[name].initial_states(task)
         model = backends[name].scene(task).model
         assert states.shape == (task.n_initial_states, 1 + model.nq + model.nv)
         assert states.dtype == np.float64
+        assert task.n_initial_states == 1000
         assert len(np.unique(states.round(4), axis=0)) == len(states)
         np.testing.assert_array_equal(states, again.initial_states(task))
         states[:] = 0  # what is given out is the caller's own

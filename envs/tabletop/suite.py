@@ -16,7 +16,9 @@ from wamsim.seeding import derive, generator
 VERSION = 1
 CONTROL_HZ = 20.0  # LIBERO's: 25 substeps of 2 ms
 SETTLE_STEPS = 10  # LIBERO's evaluation protocol
-N_INITIAL_STATES = 60
+# Far more than an evaluation runs, so that demonstrations (`wamsim eval --first 100`) and
+# evaluations (from 0) never share a state.
+N_INITIAL_STATES = 1000
 PUBLIC_CAMERAS = ("agentview", "eye_in_hand", "frontview")
 
 
@@ -29,7 +31,6 @@ class TabletopBackend:
         self._options = options
         self._entries: dict[str, Entry] = {entry.name: entry for entry in TASKS[name]}
         self._scenes: dict[str, Scene] = {}
-        self._states: dict[str, Array] = {}
         self.suite = Suite(
             name=name,
             version=VERSION,
@@ -74,15 +75,15 @@ class TabletopBackend:
 
     def initial_states(self, task: Task) -> Array:
         """All initial states [N, 1 + nq + nv], for fixtures in their nominal poses."""
-        if task.name not in self._states:
-            scene = self.scene(task)
-            plan = self._entries[task.name].plan
-            states = np.zeros((task.n_initial_states, 1 + scene.model.nq + scene.model.nv))
-            for i in range(task.n_initial_states):
-                rng = state_generator(self.suite.version, task.suite, task.name, i)
-                states[i, 1 : 1 + scene.model.nq] = sample_qpos(scene, plan, rng)
-            self._states[task.name] = states
-        return self._states[task.name].copy()
+        return np.stack([self._initial_state(task, i) for i in range(task.n_initial_states)])
+
+    def _initial_state(self, task: Task, index: int) -> Array:
+        scene = self.scene(task)
+        state = np.zeros(1 + scene.model.nq + scene.model.nv)
+        rng = state_generator(self.suite.version, task.suite, task.name, index)
+        plan = self._entries[task.name].plan
+        state[1 : 1 + scene.model.nq] = sample_qpos(scene, plan, rng)
+        return state
 
     def start(self, scene: Scene, task: Task, key: EpisodeKey, run_seed: int) -> Start:
         """Draw fixture poses; take initial state `key.index`, moved along with them."""
@@ -90,7 +91,7 @@ class TabletopBackend:
         drawn = draw_fixtures(
             scene.info.placement["fixtures"], generator(derive(run_seed, key, "fixtures"))
         )
-        state = self.initial_states(task)[key.index % task.n_initial_states]
+        state = self._initial_state(task, key.index % task.n_initial_states)
         nq = scene.model.nq
         state[1 : 1 + nq] = ride(scene, plan, state[1 : 1 + nq], drawn)
         fixtures: dict[str, Pose] = {
