@@ -10,7 +10,6 @@ Training code may pass a policy object of its own (``policy=``) in place of a na
 from __future__ import annotations
 
 import dataclasses
-import enum
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,13 @@ from typing import Any
 from envs.pool import Pool
 from envs.scene import SuiteOptions
 from wamsim import provenance, registry
-from wamsim.contracts import EpisodeKey, Policy, Task
+from wamsim.contracts import EpisodeKey, Outcome, Policy, Task, WorldModel
 from wamsim.errors import WamsimError, nearest
 from wamsim.fitting import check_fit
 from wamsim.folders import default_cache_dir
 from wamsim.registry import PolicyChoice
 from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions, look_plan
-from wamsim.run_folder import RunFolder, config_hash
+from wamsim.run_folder import RunFolder, config_hash, records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,26 +66,10 @@ class EvalConfig:
     def mapping(self, versions: Mapping[str, int]) -> dict[str, Any]:
         """As plain data, with the suites' versions."""
         out = dataclasses.asdict(self)
-        out["policy"] = _chosen(self.policy)
-        out["imagine_with"] = _chosen(self.imagine_with) if self.imagine_with else None
+        out["policy"] = self.policy.described()
+        out["imagine_with"] = self.imagine_with.described() if self.imagine_with else None
         out["suites"] = {name: versions[name] for name in self.suites}
         return out
-
-
-def _chosen(choice: PolicyChoice) -> dict[str, Any]:
-    return {
-        "family": choice.family,
-        "variant": choice.variant,
-        "options": {k: _plain(v) for k, v in choice.options.items()},
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, enum.Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +235,45 @@ def evaluate(
     return EvalResult(
         folder=out, accounts=accounts, resumed=len(keys) - len(left), messages=messages
     )
+
+
+def closed_loop(
+    policy: Policy | WorldModel,
+    choice: PolicyChoice,
+    suites: tuple[str, ...],
+    *,
+    out: Path,
+    episodes: int,
+    resources: Resources,
+) -> dict[str, float]:
+    """Evaluate a policy in training, through the same rollout as everybody else's.
+
+    Args:
+        policy: With the weights of the moment.
+        choice: Its name and options.
+        suites: Where.
+        out: Run folder.
+        episodes: Trials per task, from the first on: never those of the demonstrations.
+        resources: Processes, folders.
+
+    Returns:
+        "success" (rate over scored episodes), "episodes", "errors".
+
+    Raises:
+        WamsimError: It is a world model, which acts through others' hands.
+    """
+    if not isinstance(policy, Policy):
+        raise WamsimError(
+            f"{choice.name!r} is a world model and cannot be run by itself; leave out "
+            f"--evaluate-every, and foresee with it: wamsim eval --imagine-with {choice.name}"
+        )
+    config = EvalConfig(policy=choice, suites=suites)
+    evaluate(config, out=out, episodes=episodes, resources=resources, policy=policy)
+    outcomes = [record.outcome for record in records(out)]
+    won, errors = outcomes.count(Outcome.SUCCESS), outcomes.count(Outcome.ERROR)
+    scored = len(outcomes) - errors
+    found = {"episodes": float(len(outcomes)), "errors": float(errors)}
+    return found | ({"success": won / scored} if scored else {})
 
 
 def default_out(config: EvalConfig, mapping: Mapping[str, Any]) -> Path:

@@ -19,9 +19,10 @@ import numpy as np
 from envs.processes import spread
 from wamsim import registry
 from wamsim.captions import Caption
-from wamsim.contracts import Frames, Outcome, Task
+from wamsim.contracts import Outcome, Task
 from wamsim.episode import Episode, NewerFormat, Record, read_episode
 from wamsim.errors import ConfigurationMismatch, RecordCorrupt, WamsimError, nearest
+from wamsim.gallery import Shot
 from wamsim.run_folder import episode_files, read_placed, read_run
 from wamsim.video import write_video
 
@@ -60,7 +61,9 @@ def draw_episode(
     cameras: Sequence[str],
     size: tuple[int, int],
     steps: Sequence[int] | None = None,
-) -> Iterator[Frames]:
+    *,
+    depth: bool = False,
+) -> Iterator[Shot]:
     """Draw an episode from its recorded arrays.
 
     Args:
@@ -70,9 +73,10 @@ def draw_episode(
         cameras: Public camera names.
         size: (height, width).
         steps: Env steps to draw, 0 being the first query's picture; None draws all.
+        depth: Also depth and camera poses.
 
     Yields:
-        uint8 [cams, H, W, 3], upright, one per step.
+        One look per step, upright.
 
     Raises:
         RecordCorrupt: There is nothing to draw, or it is of another scene.
@@ -90,12 +94,14 @@ def draw_episode(
         body: (np.array(position), np.array(quaternion))
         for body, (position, quaternion) in record.fixtures.items()
     }
-    look = Look(cameras=tuple(cameras), size=size)
+    look = Look(cameras=tuple(cameras), size=size, depth=depth)
     for step in range(len(qpos)) if steps is None else steps:
         glimpse = Glimpse(
             seen_qpos=qpos[step], lit=tuple(map(bool, lit[step])), robot_state=np.zeros(0)
         )
-        yield shoot(painter, fixtures, glimpse, look)[0]
+        colour, metres = shoot(painter, fixtures, glimpse, look)
+        poses = np.stack([painter.camera_pose(c) for c in cameras]) if depth else None
+        yield Shot(colour=colour, depth=metres, extrinsics=poses)
 
 
 def make_videos(
@@ -139,9 +145,7 @@ def make_videos(
     options = suite_options(read_run(run_dir).config, resources)
     jobs = plan(run_dir, episodes, options, out or run_dir / FOLDER, said)
     for task in {(job.task.suite, job.task.name): job.task for job in jobs}.values():
-        for camera in cameras or ():
-            if camera not in task.cameras:
-                raise nearest(camera, task.cameras, kind=f"camera of {task.suite}")
+        check_cameras(cameras or (), task)
     left = [job for job in jobs if not job.video.exists()]
     done = len(jobs) - len(left)
     finished = spread(
@@ -236,9 +240,8 @@ class Projector:
     def __init__(
         self, options: SuiteOptions, cameras: Sequence[str] | None, size: tuple[int, int]
     ) -> None:
-        self._options, self._cameras, self._size = options, cameras, size
-        self._backends: dict[str, SuiteBackend] = {}
-        self._loaded: tuple[str, Painter] | None = None
+        self._painters = Painters(options)
+        self._cameras, self._size = cameras, size
 
     def do(self, job: Job) -> str | None:
         """Make one video.
@@ -249,11 +252,12 @@ class Projector:
         task = job.task
         try:
             episode = _read(job.episode)
-            painter = self._painter(task)
+            painter = self._painters.of(task)
             cameras = self._cameras or standard_cameras(task)
+            shots = draw_episode(painter, episode, cameras, self._size)
             write_video(
                 job.video,
-                draw_episode(painter, episode, cameras, self._size),
+                (shot.colour for shot in shots),
                 caption(job.record, task),
                 fps=task.control_hz,
             )
@@ -263,11 +267,23 @@ class Projector:
 
     def close(self) -> None:
         """Free OpenGL memory."""
-        if self._loaded:
-            self._loaded[1].close()
-            self._loaded = None
+        self._painters.close()
 
-    def _painter(self, task: Task) -> Painter:
+
+class Painters:
+    """Gives the painter of a task's scene; keeps the last one.
+
+    Args:
+        options: What suites are built with.
+    """
+
+    def __init__(self, options: SuiteOptions) -> None:
+        self._options = options
+        self._backends: dict[str, SuiteBackend] = {}
+        self._loaded: tuple[str, Painter] | None = None
+
+    def of(self, task: Task) -> Painter:
+        """Give the painter of a task's scene."""
         if self._loaded and self._loaded[0] == task.scene_id:
             return self._loaded[1]
         from envs.rendering import Painter
@@ -278,6 +294,23 @@ class Projector:
         painter = Painter(self._backends[task.suite].scene(task))
         self._loaded = (task.scene_id, painter)
         return painter
+
+    def close(self) -> None:
+        """Free OpenGL memory."""
+        if self._loaded:
+            self._loaded[1].close()
+            self._loaded = None
+
+
+def check_cameras(cameras: Sequence[str], task: Task) -> None:
+    """Refuse a camera that a task does not have.
+
+    Raises:
+        UnknownName: With the nearest known name.
+    """
+    for camera in cameras:
+        if camera not in task.cameras:
+            raise nearest(camera, task.cameras, kind=f"camera of {task.suite}")
 
 
 def standard_cameras(task: Task) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ Axes: B samples, T frames, H horizon, A action channels, P proprioception channe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +56,8 @@ class Batch:
         episode: int64 [B], which episode; step: int64 [B], which env step.
         depth, intrinsics, extrinsics: camera -> [B, T, H, W] metres, [B, 3, 3], [B, T, 4, 4].
         seed: int64 [B], for noise that must not depend on the batch; None draws freely.
+        features: name -> [B, ...], what a model's ``frozen_features`` gave for these samples
+            (see `policies.training.features`); None where they were not computed beforehand.
     """
 
     frames: Mapping[str, Tensor]
@@ -71,11 +75,23 @@ class Batch:
     intrinsics: Mapping[str, Tensor] | None = None
     extrinsics: Mapping[str, Tensor] | None = None
     seed: Tensor | None = None
+    features: Mapping[str, Tensor] | None = None
 
     @property
     def size(self) -> int:
         """Number of samples."""
         return int(self.actions.shape[0])
+
+    def rows(self, which: slice) -> Batch:
+        """Give some of the samples."""
+        cut: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Mapping):
+                cut[field.name] = {k: v[which] for k, v in value.items()}
+            elif value is not None and field.name != "frame_offsets":
+                cut[field.name] = value[which]
+        return dataclasses.replace(self, **cut)
 
     def at(self, camera: str, offsets: Sequence[int]) -> Tensor:
         """Give a camera's frames at some of the offsets, [B, len(offsets), H, W, 3].

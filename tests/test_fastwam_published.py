@@ -150,7 +150,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # Without measured latents: those of a published VAE come with the configuration.
     def small(preset: str, variant: str):
-        vae = dataclasses.replace(tiny().vae, mean=(0.1,) * 8, std=(0.5,) * 8)
+        vae = dataclasses.replace(tiny().vae, mean=(0.1,) * 16, std=(0.5,) * 16)
         return tiny(variant, vae=vae, preset=preset)
 
     monkeypatch.setattr("policies.fastwam.build.preset_config", small)
@@ -232,7 +232,9 @@ def test_lerobots_checkpoints_load(tmp_path: Path, layout: str) -> None:
 def _square_config():
     """A tiny model whose video width is its attention width, as in Wan."""
     expert = dataclasses.replace(tiny().video, hidden=64)
-    return tiny(video=expert, vae=dataclasses.replace(tiny().vae, mean=(0.1,) * 8, std=(0.5,) * 8))
+    return tiny(
+        video=expert, vae=dataclasses.replace(tiny().vae, mean=(0.1,) * 16, std=(0.5,) * 16)
+    )
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -173,6 +173,19 @@ class PolicyChoice:
         """The name in tables: "family" or "family:variant"."""
         return f"{self.family}:{self.variant}" if self.variant else self.family
 
+    def described(self) -> dict[str, Any]:
+        """As plain data, for a run's configuration."""
+        options = {k: _plain(v) for k, v in self.options.items()}
+        return {"family": self.family, "variant": self.variant, "options": options}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in typing.cast("tuple[Any, ...]", value)]
+    if isinstance(value, enum.Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
 
 def choose_policy(text: str, options: Mapping[str, str] | None = None) -> PolicyChoice:
     """Resolve ``family[:variant]`` and its ``key=value`` options without building it.
@@ -212,6 +225,24 @@ def make_world_model(choice: PolicyChoice) -> WorldModel:
     """Build the chosen world model (loads weights)."""
     found = world_model_family(choice.family)
     return found.make(choice.variant, found.config(**choice.options))
+
+
+def make_learner(
+    text: str, options: Mapping[str, str] | None = None
+) -> tuple[PolicyChoice, Policy | WorldModel]:
+    """Build a policy or a world model, whichever has that name, to be trained.
+
+    Raises:
+        UnknownName: Neither has; with the nearest name of both.
+    """
+    name = text.partition(":")[0]
+    if name in world_model_names():
+        choice = choose_world_model(text, options)
+        return choice, make_world_model(choice)
+    if name not in policy_names():
+        raise nearest(name, (*policy_names(), *world_model_names()), kind="policy or world model")
+    choice = choose_policy(text, options)
+    return choice, make_policy(choice)
 
 
 def _configure(found: PolicyFamily | WorldModelFamily, options: Mapping[str, str]) -> Any:

@@ -45,8 +45,7 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
     noisy_actions = add_noise(actions, noise_a, sigma_a)
 
     cotrain = config.variant != "no_video_cotrain"
-    latents = model.vae.encode(_video(model, batch, config.frame_offsets if cotrain else (0,)))
-    latents = latents.to(model.dtype)
+    latents = video_latents(model, batch).to(model.device, model.dtype)
     noise_v = draws.normal(VIDEO, latents.shape[1:]).to(model.dtype)
     sigma_v = shifted(draws.uniform(VIDEO_TIME), config.shift)
     time_v = sigma_v * TRAIN_STEPS
@@ -102,7 +101,20 @@ def training_actions(model: FastWam, batch: Batch) -> Tensor:
     return model.action_scale.forward(stored).to(model.dtype)
 
 
-def _video(model: FastWam, batch: Batch, offsets: Sequence[int]) -> Tensor:
+def video_latents(model: FastWam, batch: Batch) -> Tensor:
+    """Give the frozen VAE's latents of a batch's video, [B, C, 1 + K, h, w].
+
+    Without video co-training that is the first frame alone.
+    """
+    if batch.features is not None:
+        return batch.features["latents"]
+    config = model.config
+    cotrain = config.variant != "no_video_cotrain"
+    return model.vae.encode(batch_video(model, batch, config.frame_offsets if cotrain else (0,)))
+
+
+def batch_video(model: FastWam, batch: Batch, offsets: Sequence[int]) -> Tensor:
+    """Give the pixels of a batch's frames, [B, 3, T, height, width] in -1..1."""
     frames = [
         orient(batch.at(c, offsets).cpu().numpy(), model.config.orientation)
         for c in model.config.cameras

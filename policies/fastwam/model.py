@@ -28,10 +28,11 @@ from policies.checkpoint import (
 from policies.fastwam.blocks import KeyValue
 from policies.fastwam.config import FastWamConfig
 from policies.fastwam.experts import ActionExpert, VideoExpert
-from policies.fastwam.losses import flow_losses
+from policies.fastwam.losses import flow_losses, video_latents
 from policies.fastwam.mot import attention_mask, run
 from policies.fastwam.normalise import Normaliser
 from policies.fastwam.text import TextEncoder
+from policies.fastwam.tokenizer import VaePart
 from policies.fastwam.vae import WanVae
 from policies.preprocess import ImageSteps
 from wamsim.contracts import Frames
@@ -66,6 +67,8 @@ class FastWam(nn.Module, Pretrained):
                 "action": ActionExpert(config.action, config.action_dim),
             }
         )
+        # All passes through the blocks; a CUDA graph may stand here (policies/latency).
+        self.run = run
         self.proprio_encoder = nn.Linear(config.proprio_dim, config.text.dim)
         self.vae = WanVae(config.vae).requires_grad_(False).eval()
         self.text = TextEncoder(config.text).requires_grad_(False).eval()
@@ -250,7 +253,7 @@ class FastWam(nn.Module, Pretrained):
             self.video.stream(latents, video_times, context.video),
             self.action.stream(actions, times[1], context.action),
         ]
-        (video, action), _ = run(streams, mask)
+        (video, action), _ = self.run(streams, mask)
         shape = tuple(latents.shape)
         return self.video.read(video, video_times, shape), self.action.read(action)
 
@@ -283,7 +286,7 @@ class FastWam(nn.Module, Pretrained):
             self.video.stream(copy, self.frame_times(times[1], frames), context.video),
             self.action.stream(actions, times[2], context.action),
         ]
-        (video, _, action), _ = run(streams, mask)
+        (video, _, action), _ = self.run(streams, mask)
         return self.video.read(video, video_times, tuple(noisy.shape)), self.action.read(action)
 
     # --------------------------------------------------------------- loss and disk
@@ -291,6 +294,14 @@ class FastWam(nn.Module, Pretrained):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Flow-matching losses of one batch: see `losses.flow_losses`."""
         return flow_losses(self, batch)
+
+    def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
+        """Latents of the batch's video, which every epoch would compute anew: "latents"."""
+        return {"latents": video_latents(self, batch)}
+
+    def parts(self) -> dict[str, VaePart]:
+        """What is trained by itself beforehand: "tokenizer", the video VAE."""
+        return {"tokenizer": VaePart(self)}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)

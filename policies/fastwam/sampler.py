@@ -20,7 +20,7 @@ from policies.fastwam.blocks import KeyValue
 from policies.fastwam.experts import Stream
 from policies.fastwam.flow import sampling_schedule
 from policies.fastwam.model import Context, FastWam
-from policies.fastwam.mot import attention_mask, joined, run
+from policies.fastwam.mot import attention_mask, joined
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def prefill(model: FastWam, first: Tensor, context: Context, *, cache: bool = Tr
     times = torch.zeros(first.shape[0], 1, dtype=model.dtype, device=model.device)
     groups = [("V0", model.config.tokens_per_frame)]
     mask = attention_mask(model.config.variant, groups, groups, device=model.device)
-    _, past = run([model.video.stream(first, times, context.video)], mask)
+    _, past = model.run([model.video.stream(first, times, context.video)], mask)
     return Present(first, context, past)
 
 
@@ -88,7 +88,7 @@ def sample_video(model: FastWam, present: Present, noise: Tensor, steps: int) ->
 
     def velocity(future: Tensor, time: Tensor) -> Tensor:
         if present.past is not None:
-            tokens, _ = run(
+            tokens, _ = model.run(
                 [_future_stream(model, future, time, present.context)],
                 _future_mask(model, future, actions=0),
                 present.past,
@@ -99,7 +99,7 @@ def sample_video(model: FastWam, present: Present, noise: Tensor, steps: int) ->
         n = model.config.tokens_per_frame
         groups = [("V0", n), ("V+", n * future.shape[2])]
         mask = attention_mask(model.config.variant, groups, groups, device=model.device)
-        tokens, _ = run([model.video.stream(whole, times, present.context.video)], mask)
+        tokens, _ = model.run([model.video.stream(whole, times, present.context.video)], mask)
         return model.video.read(tokens[0], times, tuple(whole.shape))[:, :, 1:]
 
     return _integrate(model, velocity, noise, steps)
@@ -126,7 +126,7 @@ def sample_joint(
                 model.action.stream(actions, time, present.context.action),
             ]
             mask = _future_mask(model, future, actions=actions.shape[1])
-            tokens, _ = run(streams, mask, present.past)
+            tokens, _ = model.run(streams, mask, present.past)
             video = _read_future(model, tokens[0], future, time)
             action = model.action.read(tokens[1])
         future, actions = future + video * delta, actions + action * delta
@@ -154,7 +154,7 @@ def sample_idm(
     # The finished future counts as clean: its keys and values at timestep 0.
     zero = torch.zeros(future.shape[0], dtype=model.dtype, device=model.device)
     stream = _future_stream(model, future, zero, present.context)
-    _, made = run([stream], _future_mask(model, future, actions=0), present.past)
+    _, made = model.run([stream], _future_mask(model, future, actions=0), present.past)
     past = joined(present.past, made)
 
     def cached(actions: Tensor, time: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ def _action_velocity(
     stream = model.action.stream(actions, time, present.context.action)
     tokens, keys = actions.shape[1], past[0][0].shape[1]
     mask = torch.ones(tokens, keys + tokens, dtype=torch.bool, device=model.device)
-    return model.action.read(run([stream], mask, past)[0][0])
+    return model.action.read(model.run([stream], mask, past)[0][0])
 
 
 def _future_stream(model: FastWam, future: Tensor, time: Tensor, context: Context) -> Stream:

@@ -1,0 +1,75 @@
+"""Training of the small VAE, by itself and before the experts.
+
+The published VAE is Wan2.2's and stays frozen; the tiny preset's has to be learnt from
+simulator frames first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from policies.batch import Batch, BatchSpec
+from policies.fastwam.config import TEMPORAL
+from policies.training.reconstruction import Quality, weighted_error
+
+if TYPE_CHECKING:
+    from policies.fastwam.model import FastWam
+
+# Rombach et al. 2022 (arXiv:2112.10752), section 3.1: a slight penalty towards the unit normal
+KL_WEIGHT = 1e-6
+
+
+class VaePart:
+    """The video VAE of a model as a learner; see `policies.training.trainable.Part`.
+
+    Args:
+        model: Its owner.
+    """
+
+    prefixes = ("vae.",)
+
+    def __init__(self, model: FastWam) -> None:
+        self._model = model
+
+    @property
+    def batch_spec(self) -> BatchSpec:
+        """The owner's frames up to the first future latent: causal, so longer clips add little."""
+        spec = self._model.batch_spec
+        return dataclasses.replace(spec, frame_offsets=spec.frame_offsets[: 1 + TEMPORAL])
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The VAE's weights."""
+        return self._model.vae.parameters()
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms: "reconstruction" (`weighted_error`), "kl" in nats a number, "total"."""
+        from policies.fastwam.losses import batch_video
+
+        model = self._model
+        video = batch_video(model, batch, self.batch_spec.frame_offsets)
+        posterior = cast(Any, model.vae.wan.encode(video)).latent_dist
+        found = cast(Any, model.vae.wan.decode(posterior.sample())).sample
+        error = weighted_error(found, video)
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return {"reconstruction": error, "kl": kl, "total": error + KL_WEIGHT * kl}
+
+    def after_step(self) -> None:
+        """Nothing."""
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Measure the latents' mean and spread, and the VAE's quality."""
+        from policies.fastwam.losses import batch_video
+
+        model, quality = self._model, Quality()
+        videos = [batch_video(model, b, self.batch_spec.frame_offsets) for b in batches]
+        model.vae.measure_scale(torch.cat(videos))
+        for video in videos:
+            decoded = torch.from_numpy(model.vae.decode(model.vae.encode(video)))
+            quality.add(decoded, ((video + 1.0) * 127.5).round().permute(0, 2, 3, 4, 1))
+        return quality.numbers()

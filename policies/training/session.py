@@ -1,0 +1,173 @@
+"""From a policy's name and demonstrations to a checkpoint folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import nn
+
+from policies.batch import Batch, BatchSpec
+from policies.checkpoint import WEIGHTS
+from policies.training.config import TrainConfig
+from policies.training.features import cache_features
+from policies.training.loop import Events, Trainer
+from policies.training.sampling import Sampler, split
+from policies.training.statistics import statistics_of
+from policies.training.trainable import Part, Trainable, adopt, part_of, trainable_of
+from wamsim.demonstrations import DemonstrationSet
+from wamsim.provenance import content_hash
+from wamsim.whole_file import write_whole
+
+CHECKPOINT, ABOUT = "checkpoint", "training.json"
+WHOLE, TOKENIZER = "all", "tokenizer"
+FINISH_BATCHES = 8  # for measuring a finished part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained on what.
+
+    Attributes:
+        name: ``family:variant``, for texts.
+        policy: The policy or world model; its ``model`` is trained.
+        described: Family, variant and options as plain data.
+        demonstrations: The data.
+        out: Folder of the training.
+        cache: Folder for frozen features.
+        config: How.
+        part: "all", or the name of a part.
+        tokenizer: Checkpoint to take a tokenizer from, or None.
+        half: Write the checkpoint's weights in half precision.
+    """
+
+    name: str
+    policy: Any
+    described: dict[str, Any]
+    demonstrations: DemonstrationSet
+    out: Path
+    cache: Path
+    config: TrainConfig
+    part: str = WHOLE
+    tokenizer: Path | None = None
+    half: bool = False
+
+
+def train(
+    job: Job,
+    events: Events | None = None,
+) -> Path:
+    """Train, or go on with a training that was killed.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        NotTrainable, UnknownName: The policy has no weights, or not that part.
+        UnusableDemonstrations, ConventionMismatch: The data do not fit the model.
+        ConfigurationMismatch: The folder holds another training.
+        FloatingPointError: A loss is not finite; names the term.
+    """
+    events = events or Events()
+    model, config = trainable_of(job.policy, job.name), job.config
+    assert isinstance(model, nn.Module)
+    if job.tokenizer is not None:
+        adopt(model, part_of(model, TOKENIZER, job.name), job.tokenizer)
+    part = None if job.part == WHOLE else part_of(model, job.part, job.name)
+    for parameter in () if part is None else part.parameters():
+        parameter.requires_grad_(True)  # frozen beside the rest, free by itself
+    spec = model.batch_spec if part is None else part.batch_spec
+    learn, held_out = split(job.demonstrations, config.validate_every)
+    sampler = Sampler(job.demonstrations, spec, learn, batch=config.batch, seed=config.seed)
+    validation = None
+    if len(held_out):
+        validation = Sampler(
+            job.demonstrations, spec, held_out, batch=config.batch, seed=config.seed + 1
+        )
+    if part is None:
+        model.set_statistics(statistics_of(job.demonstrations, spec, model))
+    document = _describe(job)
+    features = None
+    if part is None:
+        features = cache_features(
+            model, sampler, job.cache, batch=config.batch, progress=events.features
+        )
+    model.train()
+    trainer = Trainer(
+        model=model,
+        learner=part or model,
+        config=config,
+        folder=job.out,
+        train=sampler,
+        validation=validation,
+        features=features,
+        config_hash=content_hash(document["decides"]),
+        events=events,
+    )
+    trainer.resume()
+    write_whole(job.out / ABOUT, (json.dumps(document, indent=2) + "\n").encode())
+    trainer.run()
+    with trainer.averaged():
+        quality = {} if part is None else _finish(part, validation or sampler)
+        document |= {"quality": quality}
+        return save_checkpoint(model, job.out / CHECKPOINT, document, half=job.half)
+
+
+def spec_of(policy: Any, part: str, name: str) -> BatchSpec:
+    """Say what a training will need of each sample; see `train` for errors."""
+    model = trainable_of(policy, name)
+    return model.batch_spec if part == WHOLE else part_of(model, part, name).batch_spec
+
+
+def save_checkpoint(
+    model: Trainable, folder: Path, document: dict[str, Any], *, half: bool
+) -> Path:
+    """Write a checkpoint and, beside it, how it was trained.
+
+    Args:
+        model: With the weights to write.
+        folder: Where.
+        document: How it was trained.
+        half: In half precision; whoever loads it computes in its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    if half:
+        weights = safetensors.torch.load_file(folder / WEIGHTS)
+        halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+        write_whole(folder / WEIGHTS, safetensors.torch.save(halved))
+    write_whole(folder / ABOUT, (json.dumps(document, indent=2) + "\n").encode())
+    return folder
+
+
+def _finish(part: Part, sampler: Sampler) -> dict[str, float]:
+    batches: list[Batch] = [sampler.batch(i) for i in range(FINISH_BATCHES)]
+    return part.finish(batches)
+
+
+def _describe(job: Job) -> dict[str, Any]:
+    files = job.demonstrations.files
+    infos = [f.info for f in files]
+    tasks = sorted({f"{i.suite}/{i.task}" for i in infos})
+    decides = {
+        "policy": job.described,
+        "part": job.part,
+        "config": dataclasses.asdict(job.config),
+        "tokenizer": None if job.tokenizer is None else str(job.tokenizer),
+        "data": content_hash([i.to_json() for i in infos]),
+    }
+    return {
+        "decides": decides,
+        "episodes": len(files),
+        "left_out": job.demonstrations.left_out,
+        "samples": len(job.demonstrations),
+        "tasks": tasks,
+        "stand_in_visuals": any(i.stand_in_visuals for i in infos),
+        "sources": sorted({i.source for i in infos}),
+        "first_trial": int(np.min([i.index for i in infos])),
+    }

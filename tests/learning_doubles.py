@@ -1,0 +1,48 @@
+"""Small demonstrations for training tests: a white square that the action moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, PROPRIOS
+from wamsim.demonstrations import Demonstration, DemonstrationInfo, write_demonstration
+
+CAMERAS = ("agentview", "eye_in_hand")
+
+
+def demonstration(
+    index: int, *, steps: int = 12, success: bool = True, size: int = 64, task: str = "move"
+) -> Demonstration:
+    """Make episode `index`; its first action channel is the square's speed, in tenths of pixels."""
+    rng = np.random.default_rng(index)
+    actions = np.zeros((steps, 7), np.float32)
+    actions[:, 0] = rng.uniform(-1, 1, steps)
+    actions[:, 6] = rng.choice([-1.0, 1.0], steps)
+    at = np.concatenate([[0.0], np.cumsum(actions[:, 0])]) * 4 + size / 2
+    frames = np.full((steps + 1, size, size, 3), 40 + index % 5 * 20, np.uint8)
+    for row, x in enumerate(at):
+        left = int(np.clip(x, 0, size - 8))
+        frames[row, 20:28, left : left + 8] = 255
+    proprio = {
+        name: np.repeat(at[:, None], c.dim, axis=1).astype(np.float32) / size
+        for name, c in PROPRIOS.items()
+    }
+    return Demonstration(
+        info=DemonstrationInfo(
+            suite="squares", task=task, index=index, instruction=f"{task} the square",
+            success=success, steps=steps, action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE.name,
+            control_hz=20.0, source="drawn by the tests",
+        ),
+        actions=actions,
+        frames={c: frames for c in CAMERAS},
+        proprio=proprio,
+    )  # fmt: skip
+
+
+def write_set(folder: Path, episodes: int = 4, **options: int) -> Path:
+    """Write demonstrations 0.. into a folder."""
+    for index in range(episodes):
+        write_demonstration(folder / f"{index:05d}.safetensors", demonstration(index, **options))
+    return folder

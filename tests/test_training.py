@@ -1,0 +1,334 @@
+"""The training loop: which samples, which weights, and the same ones after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from learning_doubles import demonstration, write_set
+from torch import Tensor, nn
+
+from policies.batch import Batch, BatchSpec
+from policies.checkpoint import Statistics
+from policies.training.config import TrainConfig
+from policies.training.loop import Events, Trainer
+from policies.training.sampling import Sampler, split
+from policies.training.session import ABOUT, Job, train
+from policies.training.statistics import statistics_of
+from policies.training.trainable import NotTrainable
+from wamsim import registry
+from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
+from wamsim.demonstrations import UnusableDemonstrations, open_set, write_demonstration
+from wamsim.errors import ConfigurationMismatch, UnknownName
+
+SPEC = BatchSpec(
+    cameras=("agentview",),
+    image_size=(16, 16),
+    frame_offsets=(-2, 0, 3),
+    horizon=4,
+    action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+    proprio=EEF_AXIS_ANGLE_GRIPPER,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "set", 4, steps=6, size=16)
+
+
+# --------------------------------------------------------------------------- samples
+
+
+def test_a_sample_at_the_end_repeats_what_is_last_and_says_so(folder: Path) -> None:
+    sampler = Sampler(open_set([folder]), SPEC, np.arange(24), batch=2, seed=0)
+    batch = sampler.make([6 + 1, 6 + 4], np.array([7, 8]))  # episode 1, steps 1 and 4 of 6
+    truth = demonstration(1, steps=6, size=16)
+    assert batch.episode.tolist() == [1, 1]
+    assert batch.step.tolist() == [1, 4]
+    assert batch.steps_left.tolist() == [5, 2]
+    assert batch.frame_valid.tolist() == [[False, True, True], [True, True, False]]
+    frames = truth.frames["agentview"]
+    np.testing.assert_array_equal(batch.frames["agentview"][0], frames[[0, 1, 4]])
+    np.testing.assert_array_equal(batch.frames["agentview"][1], frames[[2, 4, 6]])
+    assert batch.action_valid.tolist() == [[True] * 4, [True, True, False, False]]
+    np.testing.assert_array_equal(batch.actions[0], truth.actions[1:5])
+    np.testing.assert_array_equal(batch.actions[1], truth.actions[[4, 5, 5, 5]])
+    assert batch.proprio is not None
+    np.testing.assert_array_equal(
+        batch.proprio[1], truth.proprio["EEF_AXIS_ANGLE_GRIPPER"][[2, 4, 6]]
+    )
+    assert batch.seed is not None
+    assert batch.seed.tolist() == [7, 8]
+    assert batch.instruction == ["move the square"] * 2
+
+
+def test_every_sample_comes_once_an_epoch_and_a_step_knows_its_own(folder: Path) -> None:
+    demonstrations = open_set([folder])
+    sampler = Sampler(demonstrations, SPEC, np.arange(24), batch=5, seed=3)
+    drawn = np.concatenate([sampler.numbers(step) for step in range(10)])
+    assert sorted(drawn[:24]) == list(range(24))
+    assert sorted(drawn[24:48]) == list(range(24))
+    assert drawn[:24].tolist() != drawn[24:48].tolist()
+    fresh = Sampler(demonstrations, SPEC, np.arange(24), batch=5, seed=3)
+    assert fresh.numbers(7).tolist() == sampler.numbers(7).tolist()
+    assert torch.equal(fresh.batch(7).seed, sampler.batch(7).seed)  # type: ignore[arg-type]
+    other = Sampler(demonstrations, SPEC, np.arange(24), batch=5, seed=4)
+    assert other.numbers(0).tolist() != sampler.numbers(0).tolist()
+
+
+def test_whole_episodes_are_held_out_of_every_task(tmp_path: Path) -> None:
+    for index in range(6):
+        one = demonstration(index, steps=3, size=8, task="ab"[index % 2])
+        write_demonstration(tmp_path / f"{index}.safetensors", one)
+    demonstrations = open_set([tmp_path])
+    learn, held_out = split(demonstrations, 3)
+    # tasks a: episodes 0 2 4, b: 1 3 5; every third of each is held out
+    assert sorted({demonstrations.locate(int(n))[0] for n in held_out}) == [4, 5]
+    assert sorted([*learn, *held_out]) == list(range(18))
+    with pytest.raises(UnusableDemonstrations, match="--validate-every 0"):
+        split(demonstrations, 1)
+
+
+def test_statistics_by_hand(folder: Path) -> None:
+    found = statistics_of(open_set([folder]), SPEC, object()).values
+    truth = [demonstration(i, steps=6, size=16) for i in range(4)]
+    actions = np.concatenate([t.actions for t in truth])
+    proprio = np.concatenate([t.proprio["EEF_AXIS_ANGLE_GRIPPER"] for t in truth])
+    assert found["action"]["min"][0] == pytest.approx(actions[:, 0].min())
+    assert found["action"]["std"][0] == pytest.approx(actions[:, 0].std(), rel=1e-5)
+    assert found["action"]["q99"][0] == pytest.approx(np.quantile(actions[:, 0], 0.99), rel=1e-5)
+    assert found["proprio"]["mean"][2] == pytest.approx(proprio[:, 2].mean(), rel=1e-5)
+
+
+def test_actions_are_counted_as_the_model_stores_them(folder: Path) -> None:
+    class Stores:
+        @staticmethod
+        def data_actions(actions: Tensor) -> Tensor:
+            return actions * 10
+
+    found = statistics_of(open_set([folder]), SPEC, Stores()).values
+    plain = statistics_of(open_set([folder]), SPEC, object()).values
+    assert torch.allclose(found["action"]["max"], plain["action"]["max"] * 10)
+
+
+def test_failed_episodes_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    for index in range(3):
+        one = demonstration(index, steps=3, size=8, success=index == 1)
+        write_demonstration(tmp_path / f"{index}.safetensors", one)
+    assert len(open_set([tmp_path])) == 3
+    assert len(open_set([tmp_path], only_successes=False)) == 9
+    (tmp_path / "1.safetensors").unlink()
+    with pytest.raises(UnusableDemonstrations, match="2 episodes, 0 of them successful"):
+        open_set([tmp_path])
+
+
+def test_a_camera_that_nobody_drew_is_named(folder: Path) -> None:
+    spec = dataclasses.replace(SPEC, cameras=("frontview",))
+    with pytest.raises(UnusableDemonstrations, match="lacks frames/frontview"):
+        Sampler(open_set([folder]), spec, np.arange(3), batch=1, seed=0)
+
+
+# ------------------------------------------------------------------------ optimizer
+
+
+def test_schedules_by_hand() -> None:
+    config = TrainConfig(steps=110, warmup=10, lr=1.0, lr_end=0.1, ema=0.5)
+    assert config.lr_at(0) == pytest.approx(0.1)
+    assert config.lr_at(9) == pytest.approx(1.0)
+    assert config.lr_at(60) == pytest.approx(0.55)  # half way down the cosine
+    assert config.lr_at(110) == pytest.approx(0.1)
+    assert config.ema_at(0) == pytest.approx(1 / 10)
+    assert config.ema_at(100) == 0.5
+    with pytest.raises(ValueError, match="equal parts"):
+        TrainConfig(batch=10, accumulate=3)
+
+
+class Line(nn.Module):
+    """Predicts the first action from the first proprioception number."""
+
+    batch_spec = SPEC
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+        self.broken_at = -1
+        self.calls = 0
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        self.calls += 1
+        error = (batch.proprio_at(0)[:, :1] @ self.weight - batch.actions[:, 0, :1]).square().mean()
+        if self.calls == self.broken_at:
+            error = error * float("nan")
+        return {"line": error, "total": error}
+
+
+def trainer(folder: Path, out: Path, model: Line, **config: float) -> Trainer:
+    options = TrainConfig(**{"steps": 3, "batch": 4, "warmup": 0, "lr": 0.1, **config})  # type: ignore[arg-type]
+    sampler = Sampler(open_set([folder]), SPEC, np.arange(24), batch=options.batch, seed=0)
+    return Trainer(model=model, learner=model, config=options, folder=out, train=sampler)
+
+
+def test_the_average_by_hand(folder: Path, tmp_path: Path) -> None:
+    one = trainer(folder, tmp_path / "out", Line(), ema=0.9)
+    seen: list[float] = []
+    one.events = Events(step=lambda *_: seen.append(one.parameters[0].item()))
+    one.run()
+    average = 0.0
+    for step, value in enumerate(seen):
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * value
+    assert float(one.average["weight"]) == pytest.approx(average, rel=1e-5)
+    with one.averaged():
+        assert float(one.model.weight) == pytest.approx(average, rel=1e-5)  # type: ignore[arg-type]
+    assert float(one.model.weight) == seen[-1]  # type: ignore[arg-type]
+
+
+def test_parts_of_a_batch_add_up_to_it(folder: Path, tmp_path: Path) -> None:
+    whole, cut = Line(), Line()
+    trainer(folder, tmp_path / "a", whole).run()
+    trainer(folder, tmp_path / "b", cut, accumulate=2).run()
+    assert cut.calls == 2 * whole.calls
+    assert float(cut.weight) == pytest.approx(float(whole.weight), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights(folder: Path, tmp_path: Path) -> None:
+    model = Line()
+    model.broken_at = 3
+    one = trainer(folder, tmp_path / "out", model, steps=10)
+    seen: list[float] = []
+    one.events = Events(step=lambda *_: seen.append(float(model.weight)))
+    with pytest.raises(FloatingPointError, match="'line'"):
+        one.run()
+    assert len(seen) == 2
+    assert float(model.weight) == seen[-1]
+
+
+# -------------------------------------------------------------------------- session
+
+
+def job(folder: Path, out: Path, name: str = "fastwam", **options: object) -> Job:
+    choice, policy = registry.make_learner(name, {})
+    config = TrainConfig(steps=4, batch=4, warmup=1, validate_every=4)
+    found = Job(
+        name=choice.name, policy=policy, described=choice.described(), config=config,
+        demonstrations=open_set([folder]), out=out, cache=out.parent / "features",
+    )  # fmt: skip
+    return dataclasses.replace(found, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("squares"), 4, steps=9)
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("part", ["all", "tokenizer"])
+def test_a_killed_training_gives_the_same_bytes(squares: Path, tmp_path: Path, part: str) -> None:
+    whole = train(job(squares, tmp_path / "whole", part=part))
+
+    def kill(step: int, *_: object) -> None:
+        if step == 3:
+            raise Killed
+
+    out = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train(job(squares, out, part=part), events=Events(step=kill, save_every=2, log_every=1))
+    logged = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert logged == [1, 2]
+    again = train(job(squares, out, part=part), events=Events(log_every=1))
+    first, second = weights(whole), weights(again)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    steps = [
+        one["step"]
+        for one in map(json.loads, (out / "log.jsonl").read_text().splitlines())
+        if one["kind"] == "train"
+    ]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_acts_like_the_policy_in_training(squares: Path, tmp_path: Path) -> None:
+    one = job(squares, tmp_path / "out")
+    checkpoint = train(one)
+    about = json.loads((checkpoint / ABOUT).read_text())
+    assert about["episodes"] == 4
+    assert about["samples"] == 36
+    loaded = registry.make_policy(
+        registry.choose_policy("fastwam", {"checkpoint": str(checkpoint)})
+    ).model  # type: ignore[attr-defined]
+    ours: nn.Module = one.policy.model
+    averaged = weights(checkpoint)
+    assert any(not torch.equal(v, averaged[k]) for k, v in ours.state_dict().items())
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, averaged[name]), name
+    assert loaded.statistics.values["action"]["max"][0] > 0.5
+
+
+def test_half_precision_halves_the_file_and_loads(squares: Path, tmp_path: Path) -> None:
+    whole = train(job(squares, tmp_path / "a"))
+    half = train(job(squares, tmp_path / "b", half=True))
+    size = [(f / "model.safetensors").stat().st_size for f in (whole, half)]
+    assert size[1] < 0.6 * size[0]
+    registry.make_policy(registry.choose_policy("fastwam", {"checkpoint": str(half)}))
+
+
+def test_a_tokenizer_is_adopted_by_another_variant_and_left_alone(
+    squares: Path, tmp_path: Path
+) -> None:
+    tokenizer = train(job(squares, tmp_path / "tokenizer", part="tokenizer"))
+    assert json.loads((tokenizer / ABOUT).read_text())["quality"]["psnr_db"] > 0
+    joint = train(job(squares, tmp_path / "joint", "fastwam:joint", tokenizer=tokenizer))
+    first, second = weights(tokenizer), weights(joint)
+    untrained = registry.make_policy(registry.choose_policy("fastwam:joint")).model  # type: ignore[attr-defined]
+    moved = False
+    for name, value in untrained.state_dict().items():
+        if name.startswith("vae."):
+            assert torch.equal(first[name], second[name]), name
+            moved |= not torch.equal(first[name], value)
+    assert moved
+
+
+def test_cached_features_change_no_loss(squares: Path, tmp_path: Path) -> None:
+    one = job(squares, tmp_path / "out")
+    model = one.policy.model
+    sampler = Sampler(one.demonstrations, model.batch_spec, np.arange(36), batch=4, seed=0)
+    batch = sampler.batch(0)
+    model.set_statistics(statistics_of(one.demonstrations, model.batch_spec, model))
+    plain = model.loss(batch)
+    cached = model.loss(dataclasses.replace(batch, features=model.frozen_features(batch)))
+    for name, value in plain.items():
+        assert float(cached[name].detach()) == pytest.approx(float(value.detach()), rel=1e-5)
+
+
+def test_refusals(squares: Path, tmp_path: Path) -> None:
+    train(job(squares, tmp_path / "out"))
+    with pytest.raises(ConfigurationMismatch, match="another --out"):
+        train(job(squares, tmp_path / "out", config=TrainConfig(steps=5, batch=4)))
+    with pytest.raises(NotTrainable, match="'random' has nothing to learn"):
+        train(job(squares, tmp_path / "random", "random"))
+    with pytest.raises(UnknownName, match="tokenizer"):
+        train(job(squares, tmp_path / "part", part="tokeniser"))
+    with pytest.raises(UnknownName, match="fastwam"):
+        registry.make_learner("fastwan")
+
+
+def test_statistics_go_with_the_checkpoint(squares: Path, tmp_path: Path) -> None:
+    checkpoint = train(job(squares, tmp_path / "out"))
+    text = (checkpoint / "statistics.json").read_text()
+    found = Statistics.from_json(text).values
+    actions = np.concatenate([demonstration(i, steps=9).actions for i in range(4)])
+    np.testing.assert_allclose(found["action"]["min"], actions.min(0), rtol=1e-6)

@@ -1,0 +1,260 @@
+"""Demonstrations on disk: one drawn episode, one ``.safetensors`` file.
+
+Whatever the source was (a run folder, LIBERO's HDF5, a LeRobotDataset), training reads
+this: pictures as the policy will see them, actions in a named convention, proprioception
+in every convention that the source can give. Files are written whole, so drawing that was
+stopped goes on where it stopped.
+
+Axes: S env steps; row t of a picture or state was seen before action t, so they have S + 1
+rows and actions have S.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from wamsim.conventions import ActionConvention, ProprioConvention
+from wamsim.errors import ConventionMismatch, RecordCorrupt, WamsimError
+from wamsim.whole_file import write_whole
+
+FORMAT_VERSION = 1
+_HEADER = "wamsim.demonstration"
+
+
+class UnusableDemonstrations(WamsimError):
+    """A demonstration set cannot be trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationInfo:
+    """What a demonstration is of.
+
+    Attributes:
+        suite, task, index: Which episode, where the source says so.
+        instruction: What the robot was told.
+        success: Whether the goal was reached.
+        steps: Env steps S.
+        action: Name of the action convention.
+        control_hz: Env steps per second.
+        stand_in_visuals: True when pixels are not the benchmark's own.
+        source: Where it came from, for provenance: a run's configuration hash, a file name.
+    """
+
+    suite: str
+    task: str
+    index: int
+    instruction: str
+    success: bool
+    steps: int
+    action: str
+    control_hz: float
+    stand_in_visuals: bool = False
+    source: str = ""
+
+    def to_json(self) -> str:
+        """Write as one line of JSON."""
+        return json.dumps(
+            {"format_version": FORMAT_VERSION}
+            | {f.name: getattr(self, f.name) for f in fields(self)}
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Demonstration:
+    """One drawn episode.
+
+    Attributes:
+        info: What it is of.
+        actions: float32 [S, A].
+        frames: camera -> uint8 [S + 1, H, W, 3] RGB, upright.
+        proprio: Convention's name -> float32 [S + 1, P].
+        depth: camera -> float32 [S + 1, H, W] metres.
+        intrinsics: camera -> float32 [3, 3], pixels.
+        extrinsics: camera -> float32 [S + 1, 4, 4], camera to world.
+    """
+
+    info: DemonstrationInfo
+    actions: NDArray[np.float32]
+    frames: Mapping[str, NDArray[np.uint8]]
+    proprio: Mapping[str, NDArray[np.float32]]
+    depth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
+    intrinsics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
+    extrinsics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        steps = self.info.steps
+        if self.actions.shape[:1] != (steps,):
+            raise ValueError(f"actions {self.actions.shape} for {steps} steps")
+        for what in ("frames", "proprio", "depth", "extrinsics"):
+            for name, array in getattr(self, what).items():
+                if len(array) != steps + 1:
+                    raise ValueError(
+                        f"{what}/{name} has {len(array)} rows, expected {steps + 1}: one before "
+                        f"every action and one after the last"
+                    )
+
+
+def write_demonstration(path: Path, demonstration: Demonstration) -> None:
+    """Write a demonstration, whole or not at all.
+
+    Raises:
+        OutOfSpace: See `write_whole`.
+    """
+    arrays: dict[str, NDArray[Any]] = {"actions": demonstration.actions}
+    for what in ("frames", "proprio", "depth", "intrinsics", "extrinsics"):
+        for name, array in getattr(demonstration, what).items():
+            arrays[f"{what}/{name}"] = np.ascontiguousarray(array)
+    data = safetensors.numpy.save(arrays, metadata={_HEADER: demonstration.info.to_json()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data)
+
+
+class DemonstrationFile:
+    """A demonstration on disk, read slice by slice.
+
+    Raises:
+        RecordCorrupt: Truncated, altered, or no demonstration; the message names the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file: Any = safetensors.safe_open(path, framework="numpy")
+            header: dict[str, str] = self._file.metadata() or {}
+            document: dict[str, Any] = json.loads(header[_HEADER])
+            version = document.pop("format_version")
+            if version != FORMAT_VERSION:
+                raise ValueError(f"format {version}, this wamsim reads {FORMAT_VERSION}")
+            self.info = DemonstrationInfo(**document)
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise RecordCorrupt(
+                f"no demonstration can be read ({error!r}). Delete it and run the same command "
+                f"again: it is drawn anew. File: {path}"
+            ) from error
+        self.names: frozenset[str] = frozenset(self._file.keys())
+
+    def rows(self, name: str, first: int, stop: int) -> NDArray[Any]:
+        """Read rows of an array, e.g. ``frames/agentview``.
+
+        Raises:
+            KeyError: The file has no such array.
+        """
+        if name not in self.names:
+            raise KeyError(name)
+        return self._file.get_slice(name)[first:stop]
+
+    def whole(self, name: str) -> NDArray[Any]:
+        """Read all of an array."""
+        if name not in self.names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+
+class DemonstrationSet:
+    """Demonstrations that one policy can be trained on.
+
+    Args:
+        files: In an order that does not depend on the file system.
+        only_successes: Leave failed episodes out, as imitation does.
+
+    Raises:
+        UnusableDemonstrations: Nothing is left, or they are of several action conventions.
+    """
+
+    def __init__(self, files: Sequence[DemonstrationFile], *, only_successes: bool = True) -> None:
+        successes = sum(f.info.success for f in files)
+        kept = [f for f in files if f.info.steps > 0 and (f.info.success or not only_successes)]
+        if not kept:
+            raise UnusableDemonstrations(
+                f"there is nothing to learn from: {len(files)} episodes, {successes} of them "
+                f"successful. Record others, e.g. `wamsim eval -p oracle --set noise=0.2 "
+                f"--first 100`, or train on failures too with --failures."
+            )
+        actions = sorted({f.info.action for f in kept})
+        if len(actions) > 1:
+            raise UnusableDemonstrations(
+                f"the episodes use different action conventions: {', '.join(actions)}. Train on "
+                f"sets of one convention."
+            )
+        self.files = tuple(kept)
+        self.left_out = len(files) - len(kept)
+        self.starts = np.concatenate([[0], np.cumsum([f.info.steps for f in kept])])
+
+    def __len__(self) -> int:
+        """Number of samples: every env step of every kept episode."""
+        return int(self.starts[-1])
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """Give the episode and the env step of a sample."""
+        episode = int(np.searchsorted(self.starts, sample, side="right")) - 1
+        return episode, int(sample - self.starts[episode])
+
+    def check(
+        self,
+        cameras: Sequence[str],
+        action: ActionConvention,
+        proprio: ProprioConvention | None,
+        *,
+        depth: bool,
+    ) -> None:
+        """Refuse before the first step what a model needs and the episodes do not hold.
+
+        Raises:
+            UnusableDemonstrations: Names the file and what is missing.
+            ConventionMismatch: The actions are of another convention.
+        """
+        if self.files[0].info.action != action.name:
+            raise ConventionMismatch(
+                f"the demonstrations hold {self.files[0].info.action} actions, the policy learns "
+                f"{action.name}. Record demonstrations in that convention."
+            )
+        wanted = [f"frames/{c}" for c in cameras]
+        wanted += [f"proprio/{proprio.name}"] if proprio else []
+        wanted += [f"{what}/{c}" for c in cameras if depth for what in _GEOMETRY]
+        for file in self.files:
+            missing = [name for name in wanted if name not in file.names]
+            if missing:
+                raise UnusableDemonstrations(
+                    f"an episode lacks {', '.join(missing)}, which the policy needs; it has "
+                    f"{', '.join(sorted(file.names))}. File: {file.path}"
+                )
+
+    def actions(self) -> Iterator[NDArray[np.float32]]:
+        """All actions, episode by episode, [S, A]."""
+        return (f.whole("actions") for f in self.files)
+
+    def proprio(self, convention: ProprioConvention) -> Iterator[NDArray[np.float32]]:
+        """All proprioception, episode by episode, [S + 1, P]."""
+        return (f.whole(f"proprio/{convention.name}") for f in self.files)
+
+
+_GEOMETRY = ("depth", "intrinsics", "extrinsics")
+
+
+def open_set(
+    folders: Sequence[Path], *, only_successes: bool = True, tasks: Sequence[str] = ()
+) -> DemonstrationSet:
+    """Open all demonstrations below folders.
+
+    Args:
+        folders: Searched for ``*.safetensors``; order and names decide the samples' order.
+        only_successes: See `DemonstrationSet`.
+        tasks: Keep these tasks only; all when empty.
+    """
+    files = [
+        DemonstrationFile(path)
+        for folder in folders
+        for path in sorted(folder.rglob("*.safetensors"))
+    ]
+    if tasks:
+        files = [f for f in files if f.info.task in set(tasks)]
+    return DemonstrationSet(files, only_successes=only_successes)
