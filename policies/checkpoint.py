@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import Tensor, nn
 
+from policies import reference
 from wamsim.errors import WamsimError
 
 WEIGHTS, CONFIG, STATISTICS = "model.safetensors", "config.json", "statistics.json"
@@ -116,22 +117,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     )
 
 
-def local_folder(source: str | Path) -> Path:
-    """Give the folder of a checkpoint: a local one, or a hub id that is downloaded.
+def local_folder(
+    source: str | Path,
+    *,
+    allow: list[str] | None = None,
+    ignore: list[str] | None = None,
+    advice: str = "pass the folder",
+) -> Path:
+    """Give the folder of a checkpoint: a local one, one of ours, or a hub id that is downloaded.
+
+    Args:
+        source: A path, ``reference:family:variant`` (see `policies.reference`) or a hub id.
+        allow, ignore: Patterns of files to download or to leave.
+        advice: What else to do, for the error text.
 
     Raises:
         CheckpointMismatch: Neither a folder nor to be had from the hub.
     """
-    path = Path(source)
+    shipped = reference.resolve(str(source))
+    if shipped is not None and not shipped.exists():
+        raise CheckpointMismatch(
+            f"no checkpoint {str(source)!r} comes with this wamsim. Train one with `wamsim train`, "
+            f"or run untrained weights with --set checkpoint=untrained. Looked at: {shipped}"
+        )
+    path = shipped or Path(source)
     if path.exists():
         return path
     try:
-        return Path(snapshot_download(str(source)))
+        return Path(snapshot_download(str(source), allow_patterns=allow, ignore_patterns=ignore))
     except Exception as error:
         raise CheckpointMismatch(
             f"checkpoint {str(source)!r} is no local folder, and the hub did not give it "
-            f"({error}). "
-            f"Download it where there is a network and pass the folder."
+            f"({error}). Download it where there is a network and {advice}."
         ) from error
 
 

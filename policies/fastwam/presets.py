@@ -55,7 +55,7 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
             video=ExpertConfig(hidden=96, ffn=256, **shared),
             action=ExpertConfig(hidden=80, ffn=192, **shared),
             vae=VaeConfig(
-                base_dim=8, decoder_base_dim=8, z_dim=16, dim_mult=(1, 2, 2, 2), res_blocks=1
+                base_dim=8, decoder_base_dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), res_blocks=1
             ),
             # 384 = ByT5's 256 bytes, 3 special and 125 sentinel tokens
             text=TextConfig(

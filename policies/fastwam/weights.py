@@ -14,7 +14,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
 from policies.checkpoint import (
@@ -24,6 +23,7 @@ from policies.checkpoint import (
     CheckpointMismatch,
     Statistics,
     load_strict,
+    local_folder,
     read_tensors,
 )
 from policies.fastwam import keymaps
@@ -74,7 +74,7 @@ def checkpoint_folder(source: str) -> Path:
     Raises:
         CheckpointMismatch: Neither local nor to be had from the hub.
     """
-    return _from_hub(source, ignore=["robotwin*"], advice="pass the folder")
+    return local_folder(source, ignore=["robotwin*"], advice="pass the folder")
 
 
 # ------------------------------------------------------------------------- experts
@@ -169,7 +169,7 @@ def parts_folder(source: str) -> Path:
         CheckpointMismatch: Neither a folder nor to be had from the hub.
     """
     wanted = ["vae/*", "text_encoder/*", "tokenizer/*", VAE_FILE, TEXT_FILE, "google/*"]
-    return _from_hub(source, allow=wanted, advice="pass --set parts=FOLDER")
+    return local_folder(source, allow=wanted, advice="pass --set parts=FOLDER")
 
 
 def load_parts(model: FastWam, folder: Path) -> None:
@@ -278,20 +278,6 @@ def lerobot_scaling(config: Path) -> Scaling:
 def _experts(model: FastWam) -> nn.Module:
     """Give what a FastWAM checkpoint holds, under its names."""
     return nn.ModuleDict({"mixtures": model.mixtures, "proprio_encoder": model.proprio_encoder})
-
-
-def _from_hub(
-    source: str, *, allow: list[str] | None = None, ignore: list[str] | None = None, advice: str
-) -> Path:
-    if Path(source).exists():
-        return Path(source)
-    try:
-        return Path(snapshot_download(source, allow_patterns=allow, ignore_patterns=ignore))
-    except Exception as error:
-        raise CheckpointMismatch(
-            f"{source!r} is no local folder, and the hub did not give it ({error}). Download it "
-            f"where there is a network and {advice}."
-        ) from error
 
 
 def _tensors(folder: Path, pattern: str) -> dict[str, Tensor]:
