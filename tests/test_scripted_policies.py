@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from envs.evaluation import EvalConfig, Resources, evaluate
-from wamsim.contracts import EpisodeKey, Outcome
+from wamsim.contracts import (
+    EpisodeKey,
+    Observation,
+    Outcome,
+    Policy,
+    Prediction,
+    PrivilegedState,
+)
 from wamsim.episode import Episode, arrays_equal, read_episode
 from wamsim.errors import PolicyFault
-from wamsim.registry import choose_policy
+from wamsim.registry import choose_policy, make_policy
 from wamsim.run_folder import episode_files
 
 pytestmark = pytest.mark.sim
@@ -20,10 +28,11 @@ pytestmark = pytest.mark.sim
 def episodes(
     policy: str, out: Path, cache: Path, *, options: dict[str, str] | None = None,
     suite: str = "tabletop_object", tasks: tuple[str, ...] = ("0",), n: int = 2, seed: int = 0,
+    given: Policy | None = None,
 ) -> dict[EpisodeKey, Episode]:  # fmt: skip
     config = EvalConfig(policy=choose_policy(policy, options), suites=(suite,), seed=seed)
     resources = Resources(workers=1, slots=2, cache_dir=cache)
-    evaluate(config, out=out, episodes=n, tasks=tasks, resources=resources)
+    evaluate(config, out=out, episodes=n, tasks=tasks, resources=resources, policy=given)
     found = [read_episode(path) for path in episode_files(out)]
     return {e.record.key: e for e in found}
 
@@ -42,6 +51,34 @@ def test_the_oracle_succeeds(
     found = episodes("oracle", tmp_path, scene_cache_dir, suite=suite, tasks=tasks)
     assert [e.record.outcome for e in found.values()] == [Outcome.SUCCESS] * len(found)
     assert all(e.record.privileged for e in found.values())
+
+
+class OverAsked:
+    """The oracle, asked in trial 0 for what this scene does not allow."""
+
+    def __init__(self) -> None:
+        self._oracle = make_policy(choose_policy("oracle"))
+        self.card = self._oracle.card
+
+    def act(self, obs: Observation) -> Prediction:
+        states = [s and self._altered(s) for s in obs.state or ()]
+        return self._oracle.act(dataclasses.replace(obs, state=states))
+
+    def _altered(self, state: PrivilegedState) -> PrivilegedState:
+        if state.key.index:
+            return state
+        return dataclasses.replace(state, task=dataclasses.replace(state.task, goal="Open(basket)"))
+
+
+def test_an_episode_without_a_plan_fails_and_the_run_goes_on(
+    tmp_path: Path, scene_cache_dir: Path
+) -> None:
+    found = episodes("oracle", tmp_path, scene_cache_dir, given=OverAsked())
+    ends = [(e.record.outcome, e.record.steps > 0) for _, e in sorted(found.items())]
+    assert ends == [(Outcome.FAILURE, False), (Outcome.SUCCESS, True)]
+    first = found[min(found)].record
+    assert first.reason is not None
+    assert "no plan for Open(basket): 'basket' (basket) has no joint to move" in first.reason
 
 
 def test_noise_changes_the_way_and_not_the_outcome(tmp_path: Path, scene_cache_dir: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 
@@ -70,16 +69,19 @@ class Holding:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._cached = lru_cache(maxsize=64)(self._handle_grasps)
+        self._found: dict[str, tuple[tuple[float, Array, Grasp], ...]] = {}
 
-    def best(self, part: Part, avoid: tuple[Pose, ...] = ()) -> Hold | None:
+    def best(
+        self, part: Part, avoid: tuple[Pose, ...] = (), *, inside: bool = False
+    ) -> Hold | None:
         """The best hold that works all the way, or a part of it; None when there is none.
 
         Args:
             part: What to move.
             avoid: Hands that were tried in vain.
+            inside: True for a drawer that is open, which can be pushed from inside.
         """
-        found = (*self._grasped(part), *_pushing(self._view, part))
+        found = (*self._grasped(part), *_pushing(self._view, part, inside))
         options = [h for h in found if not any(_alike(h.hand, a) for a in avoid)]
         options.sort(key=lambda hold: hold.cost)
         for share in SHARES:
@@ -108,7 +110,9 @@ class Holding:
         """Fingers closed around the handle."""
         view = self._view
         body = view.part_at(part.joint, part.now)
-        for tilt, approach, grasp in self._cached(part.joint):
+        if part.joint not in self._found:
+            self._found[part.joint] = self._handle_grasps(part.joint)
+        for tilt, approach, grasp in self._found[part.joint]:
             hand = body @ Pose(grasp.pos, hand_rotation(grasp.closing, approach))
             hand = nearest_turn(view, hand)
             cost = grasp.cost + TILT_COST * tilt + _turning_cost(view, hand)
@@ -148,11 +152,11 @@ def _turning_cost(view: View, hand: Pose) -> float:
     return 0.3 * float(np.linalg.norm(rotation_vector(hand.rot @ view.eef.rot.T)))
 
 
-def _pushing(view: View, part: Part) -> Iterator[Hold]:
+def _pushing(view: View, part: Part, inside: bool) -> Iterator[Hold]:
     """Closed fingers against faces that look away from where the part must go."""
     solids = view.solids(part.geoms)
     rear = None
-    if part.slides:  # a face behind others cannot be pushed
+    if part.slides and not inside:  # a face behind others cannot be pushed
         way = part.direction(part.anchor)
         rear = float((solids.centre @ way - solids.reach(way[None])[:, 0]).min())
     for k in range(len(solids)):
@@ -164,7 +168,9 @@ def _pushing(view: View, part: Part) -> Iterator[Hold]:
                     continue
                 if rear is not None and face @ part.direction(face) > rear + HANDLE_DEPTH:
                     continue
-                yield from _against(view, part, face, solids, k, j)
+                for hold in _against(view, part, face, solids, k, j):
+                    # Out of a drawer the hand goes as it came in, from above.
+                    yield replace(hold, back=-hold.hand.rot[:, 2]) if inside else hold
 
 
 def _against(view: View, part: Part, face: Array, solids: Solids, k: int, j: int) -> Iterator[Hold]:

@@ -19,6 +19,7 @@ HANDLE_HALF_SIZE = 0.075
 KNOB_RADIUS = 0.08  # metres from a vertical axis within which all of a knob lies
 # Beyond a threshold by this share of the joint's range that is left, or by this much.
 SHARE = 0.7
+STOP = 0.002  # metres before the end of a slide: where a drawer that is to be filled goes
 OVERSHOOT = {mujoco.mjtJoint.mjJNT_SLIDE: 0.015, mujoco.mjtJoint.mjJNT_HINGE: 0.20}
 
 
@@ -49,8 +50,26 @@ class Part:
         return unit(way * (1.0 if self.goal >= self.now else -1.0))
 
 
-def part_of(view: View, joint: str, threshold: Threshold) -> Part:
-    """Describe the part that a joint moves, and where a threshold wants it."""
+def slides(view: View, joint: str) -> bool:
+    """Whether a joint is a slide."""
+    return view.model.jnt_type[view.model.joint(joint).id] == mujoco.mjtJoint.mjJNT_SLIDE
+
+
+def stop_of(view: View, joint: str, threshold: Threshold) -> float:
+    """Just before the end of a joint's range, on the right side of a threshold."""
+    low, high = view.joint_range(joint)
+    return low + STOP if threshold.below is not None else high - STOP
+
+
+def part_of(view: View, joint: str, threshold: Threshold, *, wide: bool = False) -> Part:
+    """Describe the part that a joint moves, and where it should go.
+
+    Args:
+        view: The scene now.
+        joint: Moves the part.
+        threshold: Where the joint must get.
+        wide: True to go as far as it goes.
+    """
     model = view.model
     number = model.joint(joint).id
     body = int(model.jnt_bodyid[number])
@@ -63,7 +82,9 @@ def part_of(view: View, joint: str, threshold: Threshold) -> Part:
         joint=joint,
         slides=kind == mujoco.mjtJoint.mjJNT_SLIDE,
         now=view.world.joint(joint),
-        goal=_beyond(threshold, low, high, OVERSHOOT[kind]),
+        goal=stop_of(view, joint, threshold)
+        if wide
+        else _beyond(threshold, low, high, OVERSHOOT[kind]),
         anchor=view.data.xpos[body] + rot @ model.jnt_pos[number],
         axis=rot @ model.jnt_axis[number],
         geoms=tuple(int(g) for g in np.flatnonzero(collides & inside[model.geom_bodyid])),

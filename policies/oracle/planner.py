@@ -7,6 +7,7 @@ close, the lower thing of a stack before the upper one; otherwise as written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from envs.goals import All, AnyOf, Goal, Not, Predicate
@@ -27,10 +28,21 @@ class Subgoal:
         predicate: What must hold.
         asked: False for what the goal does not ask for but needs on the way
             (a drawer opened to be filled); it need not hold at the end.
+        room_for: What will be put in through that which is opened here.
     """
 
     predicate: Predicate
     asked: bool = True
+    room_for: tuple[Predicate, ...] = ()
+
+
+def check(goal: Goal) -> None:
+    """Refuse what can be seen from the goal alone to be beyond the oracle.
+
+    Raises:
+        PolicyFault: No skill serves a part of the goal; says which.
+    """
+    _conjuncts(goal, _served)
 
 
 def plan(goal: Goal, scene: Scene) -> tuple[Subgoal, ...]:
@@ -39,15 +51,19 @@ def plan(goal: Goal, scene: Scene) -> tuple[Subgoal, ...]:
     Raises:
         PolicyFault: The oracle has no skill for a part of the goal; says which.
     """
-    wanted = [_supported(p, scene) for p in _conjuncts(goal, scene)]
-    subgoals = [Subgoal(p) for p in wanted]
+    wanted = list(dict.fromkeys(_conjuncts(goal, lambda p: _supported(p, scene))))
+    openings: dict[Predicate, list[Predicate]] = {}
     for predicate in wanted:
         door = enclosure(predicate, scene)
         if door is not None:
-            opening = Predicate("Open", (door,))
-            if opening not in wanted:
-                subgoals.insert(0, Subgoal(opening, asked=False))
-    return tuple(_ordered(list(dict.fromkeys(subgoals)), scene))
+            openings.setdefault(Predicate("Open", (door,)), []).append(predicate)
+    subgoals = [
+        Subgoal(opening, asked=False, room_for=tuple(filled))
+        for opening, filled in openings.items()
+        if opening not in wanted
+    ]
+    subgoals += [Subgoal(p, room_for=tuple(openings.get(p, ()))) for p in wanted]
+    return tuple(_ordered(subgoals, scene))
 
 
 def enclosure(predicate: Predicate, scene: Scene) -> str | None:
@@ -74,47 +90,53 @@ def _opens(thing: Thing | None) -> bool:
     )
 
 
-def _conjuncts(goal: Goal, scene: Scene) -> list[Predicate]:
+def _conjuncts(goal: Goal, accept: Callable[[Predicate], Predicate]) -> list[Predicate]:
+    """What must be made true; of alternatives the first whose parts are all accepted."""
     if isinstance(goal, Predicate):
-        return [goal]
+        return [accept(goal)]
     if isinstance(goal, Not):
         inner = goal.term
         if isinstance(inner, Predicate) and inner.name in OPPOSITE:
-            return [Predicate(OPPOSITE[inner.name], inner.args)]
+            return [accept(Predicate(OPPOSITE[inner.name], inner.args))]
         raise PolicyFault(
             f"the oracle has no plan for {goal}: it can undo {', '.join(OPPOSITE)} alone. "
             f"Choose tasks whose goal has no other negation."
         )
     if isinstance(goal, All):
-        return [p for term in goal.terms for p in _conjuncts(term, scene)]
+        return [p for term in goal.terms for p in _conjuncts(term, accept)]
     assert isinstance(goal, AnyOf)
     fault: PolicyFault | None = None
     for term in goal.terms:
         try:
-            return [_supported(p, scene) for p in _conjuncts(term, scene)]
+            return _conjuncts(term, accept)
         except PolicyFault as error:
             fault = fault or error
     assert fault is not None
     raise fault
 
 
+def _served(predicate: Predicate) -> Predicate:
+    """The predicate itself; raises where there is no skill of that name."""
+    if predicate.name in (*PLACING, *MOVING_A_JOINT):
+        return predicate
+    raise _fault(predicate, f"it has no skill for {predicate.name}")
+
+
 def _supported(predicate: Predicate, scene: Scene) -> Predicate:
-    """The predicate itself; raises where no skill serves it."""
-    name, args = predicate.name, predicate.args
+    """The predicate itself; raises where no skill serves it in this scene."""
+    name, args = _served(predicate).name, predicate.args
     if name in PLACING:
         if not scene.has_thing(args[0]):
             raise _fault(predicate, f"{args[0]!r} is not a thing")
         if scene.thing(args[0]).free_joint is None:
             raise _fault(predicate, f"{args[0]!r} is fixed and cannot be carried")
-        if not (scene.has_thing(args[1]) or scene.has_region(args[1])):
-            raise _fault(predicate, f"the scene has no {args[1]!r}")
-        return predicate
+    if not (scene.has_thing(args[-1]) or scene.has_region(args[-1])):
+        raise _fault(predicate, f"the scene has no {args[-1]!r}")
     if name in MOVING_A_JOINT:
         thing, joints = jointed(args[0], scene)
         if not joints:
             raise _fault(predicate, f"{thing.name!r} ({thing.category}) has no joint to move")
-        return predicate
-    raise _fault(predicate, f"it has no skill for {name}")
+    return predicate
 
 
 def _fault(predicate: Predicate, why: str) -> PolicyFault:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +16,19 @@ from policies.oracle.config import OracleConfig
 from policies.oracle.geometry import Array
 from policies.oracle.memory import Memory
 from policies.oracle.motion import Reference
-from policies.oracle.planner import PLACING, Subgoal, plan
+from policies.oracle.planner import PLACING, Subgoal, check, plan
+from policies.oracle.room import at_stop, drawer, is_cramped
 from policies.oracle.skills.base import DONE, MOVING, Progress, Skill, look_again
 from policies.oracle.skills.carrying import Carrying
 from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
 from policies.oracle.tracking import patience_for, roll
 from policies.oracle.view import View
-from wamsim.contracts import Observation, PolicyCard, Prediction, PrivilegedState
+from wamsim.contracts import Observation, PolicyCard, Prediction, PrivilegedState, Task
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
 from wamsim.errors import PolicyFault
 
-SCENES = 12  # private copies of scenes that are kept; a LIBERO model takes about 100 MB
+WIDENINGS = 1  # second pulls at a drawer that is open, but not to its stop
 
 
 class _Stage:
@@ -52,7 +53,7 @@ class Oracle:
 
     def __init__(self, config: OracleConfig) -> None:
         self._config = config
-        self._stages: OrderedDict[str, _Stage] = OrderedDict()
+        self._stages: dict[int, _Stage] = {}  # by scene object, for as long as it lives
         self.card = PolicyCard(
             name="oracle",
             action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
@@ -63,11 +64,25 @@ class Oracle:
             notes="scripted expert with privileged state; for demonstrations and checks",
         )
 
+    def check_task(self, task: Task) -> None:
+        """Refuse a task whose goal asks for what no skill serves.
+
+        Raises:
+            PolicyFault: Which task, and what of its goal.
+        """
+        try:
+            check(parse(task.goal))
+        except PolicyFault as fault:
+            raise PolicyFault(f"task {task.name!r} of suite {task.suite!r}: {fault}") from None
+
     def act(self, obs: Observation) -> Prediction:
         """Plan the next chunk of every row.
 
+        A row for which there is no plan is given up, with the reason, in
+        `Prediction.faults`: another initial state of the same task may have one.
+
         Raises:
-            PolicyFault: No privileged state; or no plan for a task, at its first query.
+            PolicyFault: No privileged state.
         """
         began = time.perf_counter()
         if obs.state is None:
@@ -78,33 +93,41 @@ class Oracle:
         hold = np.asarray(self.card.action.hold, np.float32)
         actions = np.tile(hold, (obs.batch, self.card.horizon, 1))
         memory: list[Any] = [None] * obs.batch
+        faults: dict[int, str] = {}
         for row, state in enumerate(obs.state):
-            if state is not None and obs.valid[row]:
+            if state is None or not obs.valid[row]:
+                continue
+            try:
                 actions[row], memory[row] = self._row(
                     state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
                 )
+            except PolicyFault as fault:
+                faults[row] = str(fault)
         return Prediction(
-            actions=actions, memory=memory, timings={"plan": time.perf_counter() - began}
+            actions=actions,
+            memory=memory,
+            timings={"plan": time.perf_counter() - began},
+            faults=faults,
         )
 
     def _row(
         self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
     ) -> tuple[Array, Memory]:
         stage = self._stage(state.scene)
-        view = stage.view
-        view.refresh(state)
-        if memory is None:
-            memory = _begin(view, state, seed)
-        memory = replace(memory, reference=motion.leashed(memory.reference, view.eef))
-        memory = _decide(stage, memory)
-        return roll(view, state, memory, step, self.card.horizon, self._config.noise)
+        with stage.view.showing(state) as view:
+            if memory is None:
+                memory = _begin(view, state, seed)
+            memory = replace(memory, reference=motion.leashed(memory.reference, view.eef))
+            memory = _decide(stage, memory)
+            return roll(view, state, memory, step, self.card.horizon, self._config.noise)
 
     def _stage(self, scene: Scene) -> _Stage:
-        # By identity of content: worker processes send equal scenes as different objects.
-        found = self._stages.pop(scene.info.id, None) or _Stage(scene)
-        self._stages[scene.info.id] = found
-        while len(self._stages) > SCENES:
-            self._stages.popitem(last=False)
+        number = id(scene)
+        found = self._stages.get(number)
+        if found is None:
+            self._stages[number] = found = _Stage(scene)
+            # When its owner drops the scene, so do we: a LIBERO model takes 100 to 180 MB.
+            weakref.finalize(scene, self._stages.pop, number, None).atexit = False
         return found
 
 
@@ -115,7 +138,7 @@ def _begin(view: View, state: PrivilegedState, seed: int) -> Memory:
         seed=seed,
         subgoals=subgoals,
         at=at,
-        progress=_fresh(subgoals, at),
+        progress=_fresh(view, subgoals, at),
         waypoints=(),
         index=0,
         reached=0,
@@ -131,19 +154,25 @@ def _decide(stage: _Stage, memory: Memory) -> Memory:
         at = _next(view, memory.subgoals, 0)
         if at >= len(memory.subgoals):
             return memory  # all holds: stand still
-        memory = replace(memory, at=at, progress=_fresh(memory.subgoals, at))
-    goal = memory.subgoals[memory.at].predicate
-    skill, progress = stage.skill(goal), memory.progress
+        memory = replace(memory, at=at, progress=_fresh(view, memory.subgoals, at))
+    subgoal, progress = memory.subgoals[memory.at], memory.progress
+    goal = subgoal.predicate
+    skill = stage.skill(goal)
     if memory.index < len(memory.waypoints):
         # What slips does so in a closed hand: letting go is not losing.
         closed = memory.waypoints[memory.index].gap == motion.CLOSED
         if closed and skill.failed(view, progress):
             progress = progress.again()
-        elif not (progress.stage == MOVING and view.holds(goal)):
+        elif not (progress.stage == MOVING and view.holds(goal) and at_stop(view, subgoal)):
             return memory
     elif progress.stage == DONE:
-        at = _next(view, memory.subgoals, memory.at)
-        progress = progress.again() if at == memory.at else _fresh(memory.subgoals, at)
+        # A drawer that is open and goes no further will have to do.
+        enough = progress.wide and progress.attempt >= WIDENINGS and view.holds(goal)
+        at = _next(view, memory.subgoals, memory.at + enough)
+        if at == memory.at:
+            progress = progress.again()
+        else:
+            progress = _fresh(view, memory.subgoals, at)
         memory = replace(memory, at=at, progress=progress)
         if at >= len(memory.subgoals):
             return memory
@@ -166,17 +195,20 @@ def _decide(stage: _Stage, memory: Memory) -> Memory:
 
 
 def _next(view: View, subgoals: tuple[Subgoal, ...], start: int) -> int:
-    """Index of the first subgoal from `start` on that does not hold yet."""
+    """Index of the first subgoal from `start` on that has still to be served."""
     for i in range(start, len(subgoals)):
-        if not view.holds(subgoals[i].predicate):
+        if not view.holds(subgoals[i].predicate) or is_cramped(view, subgoals[i]):
             return i
     return len(subgoals)
 
 
-def _fresh(subgoals: tuple[Subgoal, ...], at: int) -> Progress:
+def _fresh(view: View, subgoals: tuple[Subgoal, ...], at: int) -> Progress:
     """Progress of a subgoal that is about to be begun."""
     if at >= len(subgoals):
         return Progress()
     target = subgoals[at].predicate.args[-1]
     others = (s.predicate for i, s in enumerate(subgoals) if i != at)
-    return Progress(shared=any(p.name in PLACING and p.args[1] == target for p in others))
+    return Progress(
+        shared=any(p.name in PLACING and p.args[1] == target for p in others),
+        wide=drawer(view, subgoals[at]) is not None,
+    )

@@ -1,8 +1,9 @@
-"""The oracle's own copy of a scene: where everything is, and where things come to rest."""
+"""A scene in the oracle's eyes: where everything is, and where things come to rest."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import mujoco
 import numpy as np
@@ -18,7 +19,7 @@ UPS = 20  # parts of 1 to which the vertical is rounded in a body's frame
 
 
 class View(Probe):
-    """One scene as the oracle sees it. Holds no episode: `refresh` overwrites everything."""
+    """One scene as the oracle sees it. Holds no episode: `showing` overwrites everything."""
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
@@ -29,10 +30,33 @@ class View(Probe):
         self._touched = False
         self._bounds: tuple[Array, Array] | None = None
 
-    def refresh(self, state: PrivilegedState) -> None:
-        """Take over the present of an episode."""
-        self.scene.set_fixtures(state.fixtures)
-        self.data.qpos[:] = state.qpos
+    @contextmanager
+    def showing(self, state: PrivilegedState) -> Iterator[View]:
+        """Show the present of an episode; afterwards the scene's model is as it was."""
+        model = self.model
+        before = model.body_pos.copy(), model.body_quat.copy()
+        try:
+            self.scene.set_fixtures(state.fixtures)
+            self.data.qpos[:] = state.qpos
+            self._moved()
+            yield self
+        finally:
+            model.body_pos[:], model.body_quat[:] = before
+
+    @contextmanager
+    def supposing(self, joint: str, q: float) -> Iterator[None]:
+        """Show the present as if a joint had another position."""
+        at = self.scene.qpos_address(joint)
+        now = float(self.data.qpos[at])
+        try:
+            self.data.qpos[at] = q
+            self._moved()
+            yield
+        finally:
+            self.data.qpos[at] = now
+            self._moved()
+
+    def _moved(self) -> None:
         mujoco.mj_kinematics(self.model, self.data)
         self._touched, self._bounds = False, None
 

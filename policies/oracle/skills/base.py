@@ -60,6 +60,7 @@ class Progress:
         failures: What was tried in vain for this subgoal.
         attempt: How often it was begun.
         shared: Whether other things of the goal go to the same place.
+        wide: Whether a part must go as far as it goes: a drawer that is to be filled.
     """
 
     stage: str = START
@@ -67,6 +68,7 @@ class Progress:
     failures: tuple[Failure, ...] = ()
     attempt: int = 0
     shared: bool = False
+    wide: bool = False
 
     def again(self) -> Progress:
         """Back to the start, with an empty hand, knowing what failed."""

@@ -38,11 +38,14 @@ class Moving:
         """Plan what comes next."""
         if progress.stage == MOVING:
             return self._leave(view, progress)
-        part = self._part(view, goal)
+        part = self._part(view, goal, progress.wide)
         tried = tuple(Pose(f.pos, f.rot) for f in progress.failures)
-        hold = self._holding.best(part, tried)
+        widening = view.holds(goal)
+        hold = self._holding.best(part, tried, inside=widening)
         if hold is None and tried:
-            hold = self._holding.best(part)
+            hold = self._holding.best(part, inside=widening)
+        if hold is None and widening:  # wider would be better, but it will do
+            return Script((), replace(progress, stage=DONE, attempt=progress.attempt + 1))
         if hold is None:
             raise PolicyFault(
                 f"the oracle has no plan for {goal}: it finds no way to hold or push what joint "
@@ -55,7 +58,7 @@ class Moving:
         """A part cannot slip for good: the predicate is asked again at the end."""
         return False
 
-    def _part(self, view: View, goal: Predicate) -> Part:
+    def _part(self, view: View, goal: Predicate, wide: bool) -> Part:
         thing, joints = jointed(goal.args[0], view.scene)
         threshold = getattr(thing.articulation, WAYS[goal.name]) if thing.articulation else None
         if threshold is None:
@@ -63,7 +66,7 @@ class Moving:
                 f"the oracle has no plan for {goal}: {thing.name!r} ({thing.category}) cannot be "
                 f"asked for it. Check the goal of the task."
             )
-        return part_of(view, _joint(view, joints, threshold), threshold)
+        return part_of(view, _joint(view, joints, threshold), threshold, wide=wide)
 
     def _move(self, view: View, part: Part, hold: Hold, progress: Progress) -> Script:
         part = replace(part, goal=part.now + hold.share * (part.goal - part.now))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -59,18 +58,23 @@ class Grasping:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        self._cached = lru_cache(maxsize=256)(self._find)
+        # Not an lru_cache of a bound method: that would be a cycle, which keeps a model
+        # of 100 MB and more until the garbage collector happens to look.
+        self._found: dict[tuple[str, bytes], tuple[Grasp, ...]] = {}
 
     def of(self, thing: Thing) -> tuple[Grasp, ...]:
         """Grasps from above for a thing as it lies now, in its own frame, best first."""
         up = self._view.up_of(self._view.scene.body_id(thing.body))
-        return self._cached(thing.name, tuple(up.tolist()))
+        key = (thing.name, up.tobytes())
+        if key not in self._found:
+            self._found[key] = self._find(thing, up)
+        return self._found[key]
 
-    def _find(self, name: str, up: tuple[float, ...]) -> tuple[Grasp, ...]:
-        view, thing = self._view, self._view.scene.thing(name)
+    def _find(self, thing: Thing, up: Array) -> tuple[Grasp, ...]:
+        view = self._view
         body = view.scene.body_id(thing.body)
         solids = view.shape(body, thing.geoms)
-        return grasps(solids, _frame(np.array(up)), view.model.body_ipos[body])
+        return grasps(solids, _frame(up), view.model.body_ipos[body])
 
 
 def _frame(up: Array) -> Array:

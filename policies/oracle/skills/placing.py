@@ -88,13 +88,16 @@ class Places:
 
     @cached_property
     def _roofed(self) -> bool:
-        """Whether a fixture holds up above a region what is let down anywhere over it."""
+        """Whether a fixture holds up above a region what is let down over it, however turned."""
         target = self._target
         if not self._enters:
             return False
-        spots = target.spots(shared=False)
-        rests = (target.rest(spot, self._resting, fixtures_only=True) for spot in spots)
-        return min(rests) > target.centre[2] + target.half[2]
+        top = target.centre[2] + target.half[2]
+        return all(
+            target.rest(spot, turn_z(float(turn)) @ self._resting, fixtures_only=True) > top
+            for turn in TURNS
+            for spot in target.spots(shared=False)
+        )
 
     @cached_property
     def _sides(self) -> list[Array]:
