@@ -1,68 +1,42 @@
-"""Draw recorded runs once, as pictures to train on.
+"""Whatever demonstrations come as -> a folder of demonstrations to train on.
 
 A run folder holds states, not pictures. Training wants the pictures that a policy would
 have seen, at its size: they are drawn here, in several processes, into a cache on disk
-(see `wamsim.demonstrations`). What is there already is not drawn again.
+(see `wamsim.demonstrations`). What is there already is not drawn again. Files of others
+are read by `envs.demonstration_sources`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from envs import replay
+from envs.demonstration_sources.shared import Progress, Viewpoint, check_room, proprio, seen
 from envs.processes import spread
-from wamsim.contracts import Frames, Outcome, Task
-from wamsim.conventions import PROPRIOS, proprio_from_robot_state
+from wamsim.contracts import Outcome, Task
 from wamsim.demonstrations import (
     Demonstration,
+    DemonstrationFile,
     DemonstrationInfo,
     UnusableDemonstrations,
     write_demonstration,
 )
 from wamsim.episode import Episode, Record, read_episode
-from wamsim.errors import ConventionMismatch, OutOfSpace, RecordCorrupt
-from wamsim.run_folder import read_run
+from wamsim.errors import ConventionMismatch, RecordCorrupt
+from wamsim.run_folder import RUN_FILE, read_run
 
 if TYPE_CHECKING:
+    from envs.demonstration_sources.lerobot_meta import LeRobotLayout
     from envs.evaluation import Resources
     from envs.scene import SuiteOptions
 
-Progress = Callable[[int, int], None]
-RESERVE_BYTES = 1 << 30  # room on the disk that drawing leaves alone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Viewpoint:
-    """What is drawn.
-
-    Attributes:
-        cameras: In order.
-        size: (height, width).
-        depth: Also depth and camera matrices.
-    """
-
-    cameras: tuple[str, ...]
-    size: tuple[int, int]
-    depth: bool = False
-
-    @property
-    def name(self) -> str:
-        """A folder name: equal viewpoints share their pictures."""
-        size = f"{self.size[0]}x{self.size[1]}"
-        return "-".join((size, *self.cameras, *(("depth",) if self.depth else ())))
-
-    def bytes(self, rows: int) -> int:
-        """How much `rows` pictures of every camera take."""
-        pixels = self.size[0] * self.size[1] * len(self.cameras)
-        return rows * pixels * (3 + (4 if self.depth else 0))
+__all__ = ["Viewpoint", "draw_run", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +47,109 @@ class Drawing:
     record: Record
     task: Task
     target: Path
+
+
+def prepare(
+    source: Path,
+    viewpoint: Viewpoint,
+    *,
+    cache: Path,
+    resources: Resources | None = None,
+    progress: Progress | None = None,
+    said: Callable[[str], None] | None = None,
+    own_pictures: bool = False,
+    layout: LeRobotLayout | None = None,
+) -> Path:
+    """Give the demonstrations of a source, as a policy would have seen them.
+
+    Args:
+        source: A wamsim run folder; LIBERO's HDF5, one file or a folder of them; a
+            LeRobotDataset v3.0 folder; or a folder of demonstrations made earlier.
+        viewpoint: What to see.
+        cache: Where what is made goes, and is found again.
+        resources: Processes and folders.
+        progress: Called with (made, all).
+        said: Called with a sentence for every episode that was left out.
+        own_pictures: Of HDF5, take the pictures in the file; by default its states are drawn
+            anew. A LeRobotDataset has nothing but its own pictures.
+        layout: What the features of a LeRobotDataset mean; LIBERO's when None.
+
+    Returns:
+        The folder of demonstrations.
+
+    Raises:
+        UnusableDemonstrations: It is none of these, or it cannot give what is asked for.
+        RecordCorrupt: Damaged, or nothing is in it.
+        WamsimError: See `draw_run`, `draw_hdf5` and `read_lerobot`.
+    """
+    from envs.evaluation import Resources
+
+    resources = resources or Resources()
+    said = said or (lambda sentence: None)
+    if (source / RUN_FILE).is_file():
+        if own_pictures:
+            raise UnusableDemonstrations(
+                f"a run folder holds states and no pictures of its own; leave out --own-pictures. "
+                f"Run: {source}"
+            )
+        return draw_run(
+            source, viewpoint, cache=cache, resources=resources, progress=progress, said=said
+        )
+    if (source / "meta" / "info.json").is_file():
+        from envs.demonstration_sources.lerobot import read_lerobot
+        from envs.demonstration_sources.lerobot_meta import LeRobotLayout
+
+        layout = layout or LeRobotLayout()
+        return read_lerobot(
+            source, viewpoint, cache=cache, layout=layout, progress=progress, said=said
+        )
+    if source.suffix == ".hdf5" or (source.is_dir() and any(source.rglob("*.hdf5"))):
+        from envs.demonstration_sources.hdf5 import draw_hdf5
+
+        return draw_hdf5(
+            source, viewpoint, cache=cache, resources=resources, progress=progress, said=said,
+            own_pictures=own_pictures,
+        )  # fmt: skip
+    if _made_earlier(source, viewpoint):
+        return source
+    raise UnusableDemonstrations(
+        f"{'this holds no demonstrations' if source.exists() else 'there is nothing here'}. "
+        f"Name a wamsim run folder (with {RUN_FILE}), LIBERO's HDF5 (a .hdf5 file or a folder of "
+        f"them), or a LeRobotDataset v3 folder (with meta/info.json). Source: {source}"
+    )
+
+
+def _made_earlier(folder: Path, viewpoint: Viewpoint) -> bool:
+    """Whether a folder holds demonstrations.
+
+    Raises:
+        RecordCorrupt: One of them cannot be read.
+        UnusableDemonstrations: They show something else than what is asked for.
+    """
+    files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
+    readable = 0
+    damage: RecordCorrupt | None = None
+    for path in files:
+        try:
+            file = DemonstrationFile(path)
+        except RecordCorrupt as error:
+            damage = damage or error
+            continue
+        readable += 1
+        for camera in viewpoint.cameras:
+            wanted = [f"frames/{camera}", *([f"depth/{camera}"] if viewpoint.depth else [])]
+            for name in wanted:
+                shape = file.rows(name, 0, 1).shape[1:3] if name in file.names else None
+                if shape != tuple(viewpoint.size):
+                    has = f"it has {shape[0]}x{shape[1]}" if shape else "it has none"
+                    raise UnusableDemonstrations(
+                        f"demonstrations made earlier must show what the policy sees: {name} of "
+                        f"{viewpoint.size[0]}x{viewpoint.size[1]} is needed, and {has}. Name the "
+                        f"source that they were made from. File: {path}"
+                    )
+    if readable and damage is not None:
+        raise damage
+    return readable > 0
 
 
 def draw_run(
@@ -131,7 +208,7 @@ def draw_run(
     left = [d for d in drawings if not d.target.exists()]
     # all tasks in turn: what is drawn when somebody stops it is a balanced set
     left.sort(key=lambda d: d.record.key.index)
-    _check_room(folder, viewpoint.bytes(sum(d.record.steps + 1 for d in left)))
+    check_room(folder, viewpoint.bytes(sum(d.record.steps + 1 for d in left)))
     done = len(drawings) - len(left)
     source = info.config_hash
     for drawing, sentence in spread(
@@ -149,16 +226,6 @@ def draw_run(
     if not done:
         raise UnusableDemonstrations(f"no episode could be drawn. Run: {run_dir}")
     return folder
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if needed + RESERVE_BYTES > free:
-        raise OutOfSpace(
-            f"the pictures take {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free. "
-            f"Choose another --cache, or train on fewer episodes. Folder: {folder}"
-        )
 
 
 class Draughtsman:
@@ -198,32 +265,8 @@ class Draughtsman:
         for name, rows in (("actions", steps), ("robot_state", steps + 1)):
             if name not in arrays or len(arrays[name]) != rows:
                 raise RecordCorrupt(f"{record.key} has not {rows} rows of {name}")
-        colour: list[Frames] = []
-        depths: list[NDArray[np.float32]] = []
-        poses: list[NDArray[Any]] = []
-        for shot in replay.draw_episode(
-            painter, episode, view.cameras, view.size, depth=view.depth
-        ):
-            colour.append(shot.colour)
-            if shot.depth is not None and shot.extrinsics is not None:
-                depths.append(shot.depth)
-                poses.append(shot.extrinsics)
-        pictures = np.stack(colour, axis=1)
-        cameras = list(enumerate(view.cameras))
-        geometry: dict[str, Any] = {}
-        if view.depth:
-            from envs.rendering import intrinsics
-
-            scene = painter.scene
-            geometry = {
-                "depth": {c: np.stack([d[i] for d in depths]) for i, c in cameras},
-                "extrinsics": {
-                    c: np.stack([p[i] for p in poses]).astype(np.float32) for i, c in cameras
-                },
-                "intrinsics": {
-                    c: intrinsics(scene, c, view.size).astype(np.float32) for _, c in cameras
-                },
-            }
+        shots = replay.draw_episode(painter, episode, view.cameras, view.size, depth=view.depth)
+        pictures = seen(shots, painter, view)
         return Demonstration(
             info=DemonstrationInfo(
                 suite=record.key.suite,
@@ -238,19 +281,6 @@ class Draughtsman:
                 source=self._source,
             ),
             actions=arrays["actions"].astype(np.float32),
-            frames={c: pictures[i] for i, c in cameras},
-            proprio=_proprio(arrays["robot_state"], task),
-            **geometry,
+            proprio=proprio(arrays["robot_state"], task.robot_state, suite=task.suite),
+            **pictures,
         )
-
-
-def _proprio(states: NDArray[Any], task: Task) -> dict[str, NDArray[np.float32]]:
-    out: dict[str, NDArray[np.float32]] = {}
-    for name, convention in PROPRIOS.items():
-        try:
-            out[name] = proprio_from_robot_state(
-                states, task.robot_state, convention, suite=task.suite
-            )
-        except ConventionMismatch:  # another robot; refused later if a policy needs it
-            continue
-    return out

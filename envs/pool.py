@@ -127,12 +127,14 @@ class Pool(VectorEnv):
     def scene(self, suite: str, name: str) -> Scene:
         """The scene of a task in this process, for privileged policies."""
         task = self.task(suite, name)
-        if task.scene_id not in self._scenes:
-            # scripted experts walk through tasks in order, one scene a slot at most
-            if len(self._scenes) >= max(8, self.num_envs):
+        scene = self._scenes.pop(task.scene_id, None)
+        if scene is None:
+            # one scene a slot at most, the one not asked for the longest goes first
+            if len(self._scenes) >= max(2, self.num_envs):
                 self._scenes.pop(next(iter(self._scenes)))
-            self._scenes[task.scene_id] = self.backend(suite).scene(task)
-        return self._scenes[task.scene_id]
+            scene = self.backend(suite).scene(task)
+        self._scenes[task.scene_id] = scene
+        return scene
 
     # -------------------------------------------------------------- asynchronous
 

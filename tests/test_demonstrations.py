@@ -1,0 +1,289 @@
+"""Runs as demonstrations: the pixels, depth and proprioception that the policy saw, drawn once."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.demonstrations import Viewpoint, draw_run, prepare
+from envs.evaluation import EvalConfig, Resources, evaluate
+from wamsim import seeding
+from wamsim.contracts import Observation, Outcome, PolicyCard, Prediction
+from wamsim.conventions import (
+    DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+    DELTA_EEF_GRIPPER_OPEN_POSITIVE,
+    EEF_AXIS_ANGLE_GRIPPER,
+    PROPRIOS,
+)
+from wamsim.demonstrations import DemonstrationFile, UnusableDemonstrations, open_set
+from wamsim.episode import Episode, read_episode, write_episode
+from wamsim.errors import ConventionMismatch, OutOfSpace, RecordCorrupt, UnknownName
+from wamsim.registry import PolicyChoice
+from wamsim.run_folder import episode_files, read_run
+
+pytestmark = pytest.mark.sim
+
+SUITE, TASK = "tabletop_object", "put_can_in_basket"
+CAMERAS, SIZE = ("agentview", "eye_in_hand"), (24, 32)
+STEPS, SEED = 5, 3
+VIEW = Viewpoint(cameras=CAMERAS, size=SIZE, depth=True)
+
+
+class Witness:
+    """Moves at random, then returns NaN, and keeps all that it saw, by the seed of its row."""
+
+    def __init__(self) -> None:
+        self.card = PolicyCard(
+            name="witness",
+            action=DELTA_EEF_GRIPPER_OPEN_POSITIVE,
+            horizon=1,
+            execute=1,
+            cameras=CAMERAS,
+            image_size=SIZE,
+            depth=True,
+            proprio=EEF_AXIS_ANGLE_GRIPPER,
+            row_batch=False,
+        )
+        self.seen: dict[int, dict[str, np.ndarray]] = {}
+        self.did: dict[int, np.ndarray] = {}
+
+    def act(self, obs: Observation) -> Prediction:
+        assert obs.depth is not None
+        assert obs.intrinsics is not None
+        assert obs.extrinsics is not None
+        assert obs.proprio is not None
+        actions = np.zeros((obs.batch, 1, 7), np.float32)
+        for row in range(obs.batch):
+            seed = int(obs.seed[row])
+            views = {"frames": obs.frames, "depth": obs.depth, "extrinsics": obs.extrinsics}
+            self.seen[seed] = {
+                f"{what}/{camera}": views[what][camera][row, -1].copy()
+                for camera in CAMERAS
+                for what in views
+            }
+            self.seen[seed] |= {f"intrinsics/{c}": obs.intrinsics[c][row].copy() for c in CAMERAS}
+            self.seen[seed]["proprio"] = obs.proprio[row, -1].copy()
+            rng = np.random.default_rng(seed)
+            actions[row] = rng.uniform(-1, 1, 7) if obs.step[row] < STEPS else np.nan
+            self.did[seed] = actions[row, 0].copy()
+        return Prediction(actions=actions)
+
+
+@pytest.fixture(scope="module")
+def resources(scene_cache_dir: Path) -> Resources:
+    return Resources(workers=1, slots=2, cache_dir=scene_cache_dir)
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory, resources: Resources
+) -> tuple[Path, Witness]:
+    """Two short episodes, of which the second is said to have succeeded."""
+    policy = Witness()
+    choice = PolicyChoice(family="witness", variant="", options={})
+    done = evaluate(
+        EvalConfig(policy=choice, suites=(SUITE,), seed=SEED),
+        out=tmp_path_factory.mktemp("run") / "run",
+        episodes=2,
+        tasks=(TASK,),
+        resources=resources,
+        policy=policy,
+    )
+    change(done.folder, 1, outcome=Outcome.SUCCESS, reason=None, success_step=STEPS)
+    return done.folder, policy
+
+
+@pytest.fixture(scope="module")
+def drawn(
+    recorded: tuple[Path, Witness], resources: Resources, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return draw_run(recorded[0], VIEW, cache=tmp_path_factory.mktemp("drawn"), resources=resources)
+
+
+@pytest.fixture
+def run(recorded: tuple[Path, Witness], tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(recorded[0], tmp_path / "run"))
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the demonstrations to spoil."""
+    return Path(shutil.copytree(drawn, tmp_path / "demonstrations"))
+
+
+def change(run_dir: Path, index: int, **fields: object) -> None:
+    path = episode_files(run_dir)[index]
+    episode = read_episode(path)
+    path.unlink()
+    record = dataclasses.replace(episode.record, **fields)
+    write_episode(run_dir, Episode(record, episode.arrays))
+
+
+def files(folder: Path) -> list[DemonstrationFile]:
+    return [DemonstrationFile(path) for path in sorted(folder.rglob("*.safetensors"))]
+
+
+# ------------------------------------------------------------------------------- what is drawn
+
+
+def test_everything_is_as_the_policy_saw_it(recorded: tuple[Path, Witness], drawn: Path) -> None:
+    run_dir, policy = recorded
+    assert [f.path.relative_to(drawn).as_posix() for f in files(drawn)] == [
+        f"{SUITE}/{TASK}/00000.safetensors", f"{SUITE}/{TASK}/00001.safetensors"
+    ]  # fmt: skip
+    for file, path in zip(files(drawn), episode_files(run_dir), strict=True):
+        record = read_episode(path, only=()).record
+        assert file.info.steps == STEPS
+        assert file.whole("actions").shape == (STEPS, 7)
+        for step in range(STEPS + 1):
+            seed = seeding.policy_seed(SEED, record.key, step)
+            seen = dict(policy.seen[seed])
+            proprio = file.whole(f"proprio/{EEF_AXIS_ANGLE_GRIPPER.name}")[step]
+            np.testing.assert_array_equal(proprio, seen.pop("proprio"))
+            for name, expected in seen.items():
+                found = file.whole(name)
+                found = found if name.startswith("intrinsics") else found[step]
+                assert found.dtype == (np.uint8 if name.startswith("frames") else np.float32)
+                np.testing.assert_array_equal(found, expected.astype(found.dtype), err_msg=name)
+        assert (file.whole("frames/agentview")[0] != file.whole("frames/agentview")[-1]).any()
+        assert {f"proprio/{name}" for name in PROPRIOS} <= file.names
+
+
+def test_actions_are_in_the_suites_convention(recorded: tuple[Path, Witness], drawn: Path) -> None:
+    run_dir, policy = recorded  # whose gripper opens with +1
+    for file, path in zip(files(drawn), episode_files(run_dir), strict=True):
+        key = read_episode(path, only=()).record.key
+        did = [policy.did[seeding.policy_seed(SEED, key, step)] for step in range(STEPS)]
+        did = np.array(did) * [1, 1, 1, 1, 1, 1, -1]
+        np.testing.assert_array_equal(file.whole("actions"), did.astype(np.float32))
+    demonstrations = open_set([drawn])
+    demonstrations.check(
+        CAMERAS, DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER, depth=True
+    )
+    with pytest.raises(ConventionMismatch, match="the policy learns DELTA_EEF_GRIPPER_OPEN_POSI"):
+        demonstrations.check(CAMERAS, DELTA_EEF_GRIPPER_OPEN_POSITIVE, None, depth=False)
+
+
+def test_what_a_demonstration_is_of(recorded: tuple[Path, Witness], drawn: Path) -> None:
+    failure, success = (f.info for f in files(drawn))
+    assert (failure.success, success.success) == (False, True)
+    assert (success.suite, success.task, success.index) == (SUITE, TASK, 1)
+    assert success.instruction == read_episode(episode_files(recorded[0])[1]).record.instruction
+    assert success.control_hz == 20
+    assert success.source == read_run(recorded[0]).config_hash
+    assert len(open_set([drawn])) == STEPS
+    assert len(open_set([drawn], only_successes=False)) == 2 * STEPS
+
+
+def test_a_drawing_that_was_stopped_goes_on(
+    run: Path, folder: Path, drawn: Path, resources: Resources, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    place = cache / drawn.relative_to(drawn.parents[1])
+    shutil.copytree(folder, place)
+    kept, gone = (f.path for f in files(place))
+    before, data = kept.stat().st_mtime_ns, gone.read_bytes()
+    gone.unlink()
+    calls: list[tuple[int, int]] = []
+
+    def again() -> Path:
+        return prepare(
+            run, VIEW, cache=cache, resources=resources,
+            progress=lambda done, of: calls.append((done, of)),
+        )  # fmt: skip
+
+    assert again() == place
+    assert calls == [(2, 2)]
+    assert kept.stat().st_mtime_ns == before
+    assert gone.read_bytes() == data
+    again()
+    assert len(calls) == 1
+
+
+def test_errors_and_damaged_episodes_are_left_out(
+    run: Path, resources: Resources, tmp_path: Path
+) -> None:
+    path = episode_files(run)[0]
+    path.write_bytes(path.read_bytes()[:-100])
+    said: list[str] = []
+    small = Viewpoint(cameras=("agentview",), size=(8, 8))
+    folder = draw_run(run, small, cache=tmp_path, resources=resources, said=said.append)
+    assert [f.info.index for f in files(folder)] == [1]
+    assert files(folder)[0].names == {
+        "actions", "frames/agentview", *(f"proprio/{name}" for name in PROPRIOS)
+    }  # fmt: skip
+    assert len(said) == 1
+    assert said[0].startswith(f"left out 00000.safetensors of {TASK}: truncated")
+    change(run, 1, outcome=Outcome.ERROR, reason="worker lost", success_step=None)
+    with pytest.raises(UnusableDemonstrations, match="no episode of the run succeeded"):
+        draw_run(run, VIEW, cache=tmp_path, resources=resources)
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+def test_a_run_without_a_success(run: Path, resources: Resources, tmp_path: Path) -> None:
+    change(run, 1, outcome=Outcome.FAILURE, reason="too late", success_step=None)
+    with pytest.raises(UnusableDemonstrations, match="so there is nothing to imitate"):
+        prepare(run, VIEW, cache=tmp_path / "cache", resources=resources)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_disk_without_room(
+    run: Path, resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=(1 << 30) + 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutOfSpace, match=r"take 0.0 GB and the disk has 1.1 GB free. Choose"):
+        prepare(run, VIEW, cache=tmp_path / "cache", resources=resources)
+    assert not files(tmp_path / "cache")
+
+
+def test_a_camera_that_the_suite_lacks(run: Path, resources: Resources, tmp_path: Path) -> None:
+    view = Viewpoint(cameras=("agent_view",), size=SIZE)
+    with pytest.raises(UnknownName, match=r"'agent_view'.*'agentview'"):
+        prepare(run, view, cache=tmp_path, resources=resources)
+
+
+def test_a_run_has_no_pictures_of_its_own(run: Path, resources: Resources, tmp_path: Path) -> None:
+    with pytest.raises(UnusableDemonstrations, match="leave out --own-pictures"):
+        prepare(run, VIEW, cache=tmp_path, resources=resources, own_pictures=True)
+
+
+# ---------------------------------------------------------------------------------- made earlier
+
+
+def test_demonstrations_made_earlier_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
+    assert prepare(folder, VIEW, cache=tmp_path) == folder
+    flat = Viewpoint(cameras=("eye_in_hand",), size=SIZE)
+    assert prepare(folder, flat, cache=tmp_path) == folder
+    large = Viewpoint(cameras=CAMERAS, size=(48, 64))
+    with pytest.raises(UnusableDemonstrations, match="agentview of 48x64 is needed, and it has 24"):
+        prepare(folder, large, cache=tmp_path)
+    other = Viewpoint(cameras=("frontview",), size=SIZE)
+    with pytest.raises(UnusableDemonstrations, match="frontview of 24x32 is needed, and it has no"):
+        prepare(folder, other, cache=tmp_path)
+
+
+def test_a_damaged_demonstration_is_named(folder: Path, tmp_path: Path) -> None:
+    path = files(folder)[0].path
+    path.write_bytes(path.read_bytes()[:-100])
+    sentence = r"it is drawn anew. File: .*00000.safetensors"
+    with pytest.raises(RecordCorrupt, match=sentence):
+        open_set([folder])
+    with pytest.raises(RecordCorrupt, match=sentence):
+        prepare(folder, VIEW, cache=tmp_path)
+
+
+def test_what_is_no_source_is_told_the_kinds(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    for source, fact in ((tmp_path, "holds no demonstrations"), (tmp_path / "x", "nothing here")):
+        with pytest.raises(UnusableDemonstrations, match=fact) as raised:
+            prepare(source, VIEW, cache=tmp_path)
+        for kind in ("wamsim run folder", "LIBERO's HDF5", "LeRobotDataset v3 folder"):
+            assert kind in str(raised.value)
