@@ -137,11 +137,12 @@ def evaluate_command(
 ) -> None:
     """Run a policy closed-loop; every finished episode is on disk at once."""
     from envs.evaluation import EvalConfig, default_out, evaluate, plan
+    from policies.reference import with_reference
     from wamsim.leaderboard import success_table
     from wamsim.progress import RichProgress
     from wamsim.run_summary import load_run
 
-    choice = registry.choose_policy(policy, _options(set_ or []))
+    choice = with_reference(registry.choose_policy(policy, _options(set_ or [])))
     if seed is None:
         seed = _recorded_seed(choice)
     config = EvalConfig(
@@ -152,7 +153,7 @@ def evaluate_command(
         exact=exact,
         imagine=imagine,
         imagine_with=(
-            registry.choose_world_model(imagine_with, _options(imagine_set or []))
+            with_reference(registry.choose_world_model(imagine_with, _options(imagine_set or [])))
             if imagine_with
             else None
         ),
@@ -186,6 +187,7 @@ def evaluate_command(
             console.print("Run the same command again to go on.")
         raise typer.Exit(130) from None
     console.print(success_table(load_run(folder)))
+    _print_imagination(folder, "rich")
     accounts = result.accounts
     if accounts.steps:
         console.print(
@@ -217,6 +219,122 @@ def _recorded_seed(choice: registry.PolicyChoice) -> int:
 
 
 LISTS = ("suites", "tasks", "policies", "world-models", "protocols")
+
+
+@app.command(name="train")
+def train_command(
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", help="family:variant, of policies or world models.")
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", "-d", help="Run folder, LIBERO HDF5 or LeRobotDataset; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the training; an existing one goes on.")],
+    preset: Annotated[str, typer.Option(help="Size of the model.")] = "tiny",
+    part: Annotated[
+        str, typer.Option(help="all, or a part that is trained beforehand: tokenizer.")
+    ] = "all",
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Checkpoint to take the trained tokenizer from.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 10_000,
+    batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 64,
+    accumulate: Annotated[int, typer.Option(min=1, help="Parts of a batch, to save memory.")] = 1,
+    lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 200,
+    ema: Annotated[float, typer.Option(min=0.0, help="Decay of the averaged weights.")] = 0.999,
+    seed: Annotated[int, typer.Option(help="Of order, noise and untrained weights.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    validate_every: Annotated[
+        int, typer.Option(min=0, help="Of each task every n-th episode validates; 0: none.")
+    ] = 20,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Learn from failed episodes, too (world models).")
+    ] = False,
+    own_pictures: Annotated[
+        bool, typer.Option("--own-pictures", help="The data's own pictures, not drawn anew.")
+    ] = False,
+    evaluate_every: Annotated[
+        int, typer.Option(min=0, help="Steps between closed-loop evaluations; 0: none.")
+    ] = 0,
+    evaluate_suite: Annotated[str, typer.Option(help="Where.")] = "tabletop_object",
+    evaluate_episodes: Annotated[int, typer.Option(min=1, help="Trials per task.")] = 4,
+    half: Annotated[
+        bool, typer.Option("--half", help="Write the checkpoint in half precision.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Option of the policy, key=value.")
+    ] = None,
+    workers: Workers = 0,
+    cache: Cache = None,
+    libero_assets: Assets = None,
+) -> None:
+    """Train a policy or world model on demonstrations; a killed training goes on."""
+    resources = _resources(cache, libero_assets, workers)
+    from envs.demonstrations import Viewpoint, prepare
+    from envs.evaluation import closed_loop
+    from policies.training.config import TrainConfig
+    from policies.training.loop import Events
+    from policies.training.progress import TrainingProgress
+    from policies.training.session import Job, spec_of, train
+    from wamsim.demonstrations import open_set
+
+    options = {"preset": preset, "init_seed": str(seed), "device": device, **_options(set_ or [])}
+    choice, learner = registry.make_learner(policy, options)
+    try:
+        config = TrainConfig(
+            steps=steps, batch=batch, accumulate=accumulate, lr=lr, warmup=warmup, ema=ema,
+            seed=seed, validate_every=validate_every,
+        )  # fmt: skip
+    except ValueError as error:
+        raise WamsimError(str(error)) from error
+    spec = spec_of(learner, part, choice.name)
+    view = Viewpoint(cameras=spec.cameras, size=spec.image_size, depth=spec.depth)
+    frames = resources.cache_dir / "frames"
+    with TrainingProgress(console, choice.name, config.steps) as progress:
+        folders = [
+            prepare(
+                source, view, cache=frames, resources=resources, own_pictures=own_pictures,
+                progress=progress.drawn, said=progress.said,
+            )
+            for source in data
+        ]  # fmt: skip
+        job = Job(
+            name=choice.name,
+            policy=learner,
+            described=choice.described(),
+            demonstrations=open_set(folders, only_successes=not failures),
+            out=out,
+            cache=resources.cache_dir / "features",
+            config=config,
+            part=part,
+            tokenizer=tokenizer,
+            half=half,
+        )
+
+        def evaluate(step: int) -> dict[str, float]:
+            return closed_loop(
+                learner, choice, registry.expand_suites(evaluate_suite),
+                out=out / "closed_loop" / f"{step:07d}", episodes=evaluate_episodes,
+                resources=resources,
+            )  # fmt: skip
+
+        progress.about(job.demonstrations)
+        events = Events(
+            step=progress.step, evaluate_every=evaluate_every, evaluate=evaluate,
+            features=progress.features,
+        )  # fmt: skip
+        try:
+            checkpoint = train(job, events=events)
+        except KeyboardInterrupt:
+            progress.said("Interrupted; the state is on disk. Run the same command again to go on.")
+            raise typer.Exit(130) from None
+    console.print(f"Checkpoint: {escape(str(checkpoint))}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Evaluate it: wamsim eval -p {policy} --set checkpoint={escape(str(checkpoint))}",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
 
 
 @app.command(name="list")
@@ -359,16 +477,68 @@ def leaderboard_command(runs: RunsArgument, form: Format = "rich") -> None:
     from wamsim.leaderboard import leaderboard_table
     from wamsim.run_summary import load_runs
 
-    _print(leaderboard_table(load_runs(runs)), form)
+    _print(leaderboard_table(load_runs(runs, imagination=True)), form)
 
 
 @app.command(name="show")
 def show_command(run: RunArgument, form: Format = "rich") -> None:
-    """Show one run: every task's rate with its interval."""
+    """Show one run: every task's rate with its interval, and how well it foresaw."""
     from wamsim.leaderboard import success_table
     from wamsim.run_summary import load_run
 
     _print(success_table(load_run(run)), form)
+    if form not in ("csv", "json"):  # one table a file; `wamsim imagination` writes the other
+        _print_imagination(run, form)
+
+
+def _print_imagination(run: Path, form: str) -> None:
+    from wamsim.imagination.episodes import read_imagination
+    from wamsim.imagination.latents import NotFinite
+    from wamsim.imagination.report import imagination_tables
+
+    try:
+        tables = imagination_tables(read_imagination(run))
+    except NotFinite as error:  # success rates stand all the same
+        Console(stderr=True).print(
+            f"Imagination is not measured: {escape(str(error))}", style="yellow", highlight=False
+        )
+        return
+    for table in tables:
+        _print(table, form)
+
+
+@app.command(name="imagination")
+def imagination_command(
+    run: RunArgument,
+    by: Annotated[
+        str, typer.Option("--by", help="policy, suite, task or episode; json has all.")
+    ] = "policy",
+    form: Format = "rich",
+) -> None:
+    """Show how well a run foresaw: skill, retrieval, pictures, and whether it knew."""
+    from wamsim.errors import nearest
+    from wamsim.imagination import document, report
+    from wamsim.imagination.episodes import read_imagination
+    from wamsim.imagination.summary import BY
+    from wamsim.run_folder import read_run
+
+    if by not in BY:
+        raise nearest(by, BY, kind="grouping (--by)")
+    read_run(run)  # refuses what is no run folder
+    found = read_imagination(run)
+    if form == "json":
+        print(document.to_json(found), end="")
+    elif form == "csv":
+        _print(report.flat_table(found, by), form)
+    else:
+        tables = report.imagination_tables(found, by)
+        for table in tables:
+            _print(table, form)
+        if not tables:
+            console.print(
+                "Nothing was imagined in this run. Choose a policy that imagines (with --imagine, "
+                "where it does so on request), or a world model with --imagine-with."
+            )
 
 
 @app.command(name="compare")
@@ -418,6 +588,33 @@ def doctor_command(cache: Cache = None, libero_assets: Assets = None) -> None:
 
 @app.command(name="bench")
 def bench_command(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAMES", help="With --policies: which, comma-separated; all by default."
+        ),
+    ] = None,
+    policies: Annotated[
+        bool, typer.Option("--policies", help="Measure the latency of the model families instead.")
+    ] = False,
+    sizes: Annotated[
+        str, typer.Option(help="With --policies: tiny, published (GPU), or auto: what runs here.")
+    ] = "auto",
+    batches: Annotated[
+        str, typer.Option(help="With --policies: rows per query.", show_default="1; GPU 1,16")
+    ] = "",
+    how: Annotated[
+        str,
+        typer.Option(
+            help="With --policies: eager, graphs, compile.", show_default="eager; GPU eager,graphs"
+        ),
+    ] = "",
+    repeats: Annotated[
+        int, typer.Option(min=1, help="With --policies: timed calls per row, at most.")
+    ] = 20,
+    json_: Annotated[
+        Path | None, typer.Option("--json", help="With --policies: also write rows here.")
+    ] = None,
     suite: Annotated[str, typer.Option("--suite", "-s")] = "libero_spatial",
     task: Annotated[int, typer.Option("--task", "-t", help="Task number.")] = 0,
     steps: Annotated[int, typer.Option(min=16, help="Env steps per measurement.")] = 160,
@@ -428,7 +625,18 @@ def bench_command(
     cache: Cache = None,
     libero_assets: Assets = None,
 ) -> None:
-    """Measure the genuine LIBERO loop and wamsim side by side, in one run; print ratios."""
+    """Measure the genuine LIBERO loop and wamsim side by side, in one run; print ratios.
+
+    With --policies: how long one query of each model family takes.
+    """
+    if policies:
+        _bench_policies(names or [], sizes, batches, how, repeats, json_)
+        return
+    if names:
+        raise WamsimError(
+            f"{' '.join(names)}: names belong to `wamsim bench --policies`; without it the "
+            f"simulator is measured, with --suite and --task"
+        )
     resources = _resources(cache, libero_assets)
     from envs.bench import PARTS, bench
 
@@ -441,6 +649,40 @@ def bench_command(
         console=console,
         parts=part or PARTS,
     )
+
+
+def _bench_policies(
+    names: list[str], sizes: str, batches: str, how: str, repeats: int, out: Path | None
+) -> None:
+    from policies.latency import Report, Settings, bench, chosen, machine, parse_batches, tables
+    from policies.latency import to_json as write
+
+    def parts(text: str) -> list[str]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+
+    choices = chosen([name for text in names for name in parts(text)])
+    settings = Settings(
+        sizes=sizes, batches=parse_batches(batches), hows=tuple(parts(how)), repeats=repeats
+    )
+    report, code = Report(machine=machine()), 0
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("measuring", total=None)
+        try:
+            for row in bench(choices, settings, report):
+                bar.update(task, description=f"measured {row.name}, {row.preset}")
+        except KeyboardInterrupt:
+            report.notes.append("Interrupted: models and rows are missing.")
+            code = 130
+    for table in tables(report):
+        console.print(table)
+    for note in report.notes:
+        console.print(escape(note), style="yellow", highlight=False)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(write(report))
+        console.print(f"Rows: {escape(str(out))}", highlight=False, soft_wrap=True)
+    if code or report.failures:
+        raise typer.Exit(code or 1)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pytest
 from doubles import CountingPolicy, Mishap, Watcher, card, key, open_folder, pool_for, roll, task
 
 from wamsim import seeding
-from wamsim.contracts import Observation, Outcome, Prediction
+from wamsim.contracts import Observation, Outcome, Prediction, Task
 from wamsim.conventions import DELTA_EEF_GRIPPER_OPEN_POSITIVE
 from wamsim.episode import Episode
 from wamsim.errors import AssetsMissing, PolicyFault, UnknownName
@@ -113,6 +113,42 @@ def test_a_non_finite_row_leaves_the_others_alone(tmp_path: Path) -> None:
     assert found[key(1)].arrays["actions"].shape == (0, 7)
 
 
+def _gives_up(at_step: int, slot: int, why: str) -> Callable[[Observation, Prediction], Prediction]:
+    def alter(obs: Observation, answer: Prediction) -> Prediction:
+        rows = np.flatnonzero(obs.valid & (obs.step == at_step) & (obs.slot == slot))
+        return dataclasses.replace(answer, faults={int(row): why for row in rows})
+
+    return alter
+
+
+def test_a_row_that_the_policy_gives_up_fails_with_its_reason_and_alone(tmp_path: Path) -> None:
+    policy = CountingPolicy(card(), _gives_up(4, 1, "the drawer is out of reach"))
+    found = roll(
+        tmp_path / "run", policy, pool_for(policy.card, slots=2), [key(i) for i in range(3)],
+        batch=2,
+    )  # fmt: skip
+    # Slot 0 is kept by trial 0; trial 1 is given up after four steps, and so is trial 2.
+    assert {k.index: _end(e) for k, e in found.items()} == {
+        0: (FAILURE, "step limit 10", 10, None),
+        1: (FAILURE, "the drawer is out of reach", 4, None),
+        2: (FAILURE, "the drawer is out of reach", 4, None),
+    }
+    given_up = found[key(1)].arrays
+    assert given_up["query_steps"].tolist() == [0, 2, 4]  # the query that gave up is kept
+    assert (len(given_up["actions"]), len(given_up["states"])) == (4, 5)
+
+
+def test_giving_up_a_padding_row_harms_nobody(tmp_path: Path) -> None:
+    def alter(obs: Observation, answer: Prediction) -> Prediction:
+        padding = {int(row): "nothing to do" for row in np.flatnonzero(~obs.valid)}
+        return dataclasses.replace(answer, faults=padding)
+
+    policy = CountingPolicy(card(), alter)
+    pool = pool_for(policy.card)
+    (episode,) = roll(tmp_path / "run", policy, pool, batch=3).values()
+    assert _end(episode) == (FAILURE, "step limit 10", 10, None)
+
+
 def test_a_crash_in_the_simulator_is_an_error_and_the_slot_goes_on(tmp_path: Path) -> None:
     policy, watcher = CountingPolicy(card()), Watcher()
     mishaps = {(0, 1): Mishap(0, "failed"), (1, 1): Mishap(5, "failed")}
@@ -161,8 +197,9 @@ def _faulty(alter: Callable[[Prediction], Prediction]) -> CountingPolicy:
         lambda p: dataclasses.replace(p, actions=p.actions[:, :3]),
         lambda p: dataclasses.replace(p, actions=p.actions.astype(np.int32)),
         lambda p: dataclasses.replace(p, memory=[None]),
+        lambda p: dataclasses.replace(p, faults={len(p.actions): "who?"}),
     ],
-    ids=["short chunk", "integers", "memory of one row"],
+    ids=["short chunk", "integers", "memory of one row", "fault of no row"],
 )
 def test_a_broken_promise_stops_the_run_and_keeps_what_is_done(tmp_path: Path, alter) -> None:
     policy = _faulty(alter)
@@ -179,6 +216,22 @@ def test_nothing_starts_when_policy_and_task_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"Did you mean 'front'"):
         roll(tmp_path / "run", policy, pool)
     assert pool.began == []
+
+
+class _Choosy(CountingPolicy):
+    def check_task(self, task: Task) -> None:
+        if task.goal == "Up(bowl)":
+            raise PolicyFault(f"task {task.name!r}: cannot lift")
+
+
+def test_nothing_starts_when_the_policy_refuses_one_of_the_tasks(tmp_path: Path) -> None:
+    policy = _Choosy(card())
+    pool = pool_for(policy.card, tasks=[task(), task("lift", goal="Up(bowl)")])
+    with pytest.raises(PolicyFault, match="task 'lift': cannot lift"):
+        roll(tmp_path / "run", policy, pool, [key(0), key(0, "lift")])
+    assert pool.began == []
+    pool = pool_for(policy.card, tasks=[task(), task("lift", goal="Up(bowl)")])
+    assert list(roll(tmp_path / "other", policy, pool, [key(0)])) == [key(0)]  # not asked for
 
 
 def test_actions_are_sent_and_kept_in_the_suites_convention(tmp_path: Path) -> None:

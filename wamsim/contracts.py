@@ -234,6 +234,8 @@ class Prediction:
         memory: B values handed back at the row's next query, or None.
         timings: Named parts of the latency in seconds; the key "imagine" is cost
             for the record only, outside the action path.
+        faults: row -> why the policy gives that row up. Its episode ends as the
+            policy's failure with this reason; the other rows go on.
     """
 
     actions: Floats
@@ -241,6 +243,7 @@ class Prediction:
     value: Floats | None = None
     memory: Sequence[Any] | None = None
     timings: Mapping[str, float] = field(default_factory=dict[str, float])
+    faults: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 @runtime_checkable
@@ -255,8 +258,23 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class Choosy(Policy, Protocol):
+    """A policy that can tell from a task alone that it has no way to do it."""
+
+    def check_task(self, task: Task) -> None:
+        """Raise a `PolicyFault` that names the task; asked before the first step."""
+        ...
+
+
+@runtime_checkable
 class Imaginer(Policy, Protocol):
-    """A policy whose card says that it imagines."""
+    """A policy whose card says that it imagines.
+
+    Where its pictures are not real frames with the cameras side by side (it crops or
+    resizes), it also has ``pictures(frames uint8 [B, T, cams, H, W, 3])``, which gives the
+    real frames at the horizons as it would draw them, uint8 [B, K, H, W, 3]; else imagined
+    pictures are not compared.
+    """
 
     def encode(self, frames: Frames) -> NDArray[Any]:
         """Put real frames uint8 [B, T, cams, H, W, 3] into the imagined space, [B, K, ...]."""

@@ -49,7 +49,8 @@ def dream(
     view: int,
     batch: int,
     run_seed: int,
-) -> Imagined:
+    also_hold: bool = False,
+) -> tuple[Imagined, Imagined | None]:
     """Let a world model foresee what the chunks that are about to run will show.
 
     Args:
@@ -60,12 +61,18 @@ def dream(
         view: Which view shows the model its past frames.
         batch: Rows of the call; further ones are zeros.
         run_seed: The run's seed.
+        also_hold: True to let it also foresee, from the same past and noise, that nothing is
+            done (its convention's hold action), for one more call.
+
+    Returns:
+        What it foresaw under the chunks; and under the hold action, or None.
     """
     own = model.card
     past: list[Frames] = []
     done: list[NDArray[np.float32]] = []
     future: list[NDArray[np.float32]] = []
     needed = -min(own.past_offsets)
+    hold = np.array([own.action.hold], np.float32)
     for row, chunk in zip(rows, actions, strict=False):
         task = row.job.task
         past.append(
@@ -75,13 +82,18 @@ def dream(
         ours = action_converter(task.action, own.action, policy=card.name, suite=task.suite)
         theirs = action_converter(card.action, own.action, policy=card.name, suite=task.suite)
         # Before the episode's start nothing moved.
-        hold = np.repeat(np.array([own.action.hold], np.float32), needed - len(executed), axis=0)
-        done.append(np.concatenate([hold, ours(executed)]) if needed else executed)
+        before = np.repeat(hold, needed - len(executed), axis=0)
+        done.append(np.concatenate([before, ours(executed)]) if needed else executed)
         future.append(theirs(chunk[: own.future_actions]))
     seeds = [seeding.derive(run_seed, r.job.key, f"world@{r.steps}") for r in rows]
-    return model.imagine(
-        gallery.stack_rows(past, batch),
-        gallery.stack_rows(done, batch),
-        gallery.stack_rows(future, batch),
-        np.array(seeds + [0] * (batch - len(rows)), np.uint64),
-    )
+
+    def foresee(actions: Sequence[NDArray[np.float32]]) -> Imagined:
+        return model.imagine(
+            gallery.stack_rows(past, batch),
+            gallery.stack_rows(done, batch),
+            gallery.stack_rows(actions, batch),
+            np.array(seeds + [0] * (batch - len(rows)), np.uint64),
+        )
+
+    nothing = [np.repeat(hold, own.future_actions, axis=0)] * len(rows)
+    return foresee(future), foresee(nothing) if also_hold else None

@@ -12,6 +12,7 @@ from typing import Any
 
 from wamsim.contracts import EpisodeKey
 from wamsim.errors import ConfigurationMismatch
+from wamsim.imagination.resampling import Estimate
 from wamsim.run_summary import PRIVILEGED, RunSummary, SuiteSummary, load_run, load_runs
 from wamsim.stats import MacroAverage, PairedComparison, SuccessSummary, grand_average, paired
 from wamsim.tables import (
@@ -35,6 +36,8 @@ __all__ = [
 ]  # fmt: skip
 
 STAND_IN = "stand-in visuals"
+
+SKILL = Column("skill", "skill", Kind.SCORE, percent=False)
 
 
 def success_table(run: RunSummary) -> Table:
@@ -130,12 +133,14 @@ def leaderboard_table(runs: Sequence[RunSummary]) -> Table:
         Row("unranked", _run_cells(run, overall, why), rule=i == 0)
         for i, (run, overall, why) in enumerate(others)
     ]
+    imagined = any(run.skills for run in runs)
     columns = [
         Column("rank", "rank", Kind.COUNT),
         Column("policy", "policy"),
         Column("run", "run"),
         *(Column(suite, suite, Kind.SCORE) for suite in ids),
         *([Column("mean", "mean of suites", Kind.SCORE)] if len(ids) > 1 else []),
+        *([SKILL] if imagined else []),
         Column("episodes", "scored", Kind.COUNT),
         Column("errors", "errors", Kind.COUNT),
         Column("episodes_per_hour", "episodes/h", Kind.NUMBER),
@@ -146,6 +151,11 @@ def leaderboard_table(runs: Sequence[RunSummary]) -> Table:
     if any(run.errors for run in runs):
         notes.append(
             "Runs with errors are not ranked: those episodes must be re-run (resume the run)."
+        )
+    if imagined:
+        notes.append(
+            "Skill of imagination: 1 - squared error / squared error of 'nothing moves', over all "
+            "horizons; in each model's own latent space, so it ranks no two models."
         )
     return Table(title="Leaderboard", columns=tuple(columns), rows=tuple(rows), notes=tuple(notes))
 
@@ -169,17 +179,27 @@ def _obstacles(run: RunSummary, ids: Sequence[str]) -> list[str]:
 def _run_cells(run: RunSummary, overall: MacroAverage, why: Sequence[str]) -> dict[str, Any]:
     stand_in = [suite.id for suite in run.suites.values() if suite.stand_in_visuals]
     notes = [*why, *([f"{STAND_IN}: {', '.join(stand_in)}"] if stand_in else [])]
+    for imaginer, skill in run.skills.items():
+        if imaginer != run.policy and (found := _skill(skill)) is not None:
+            notes.append(f"{imaginer} beside it: skill {SKILL.show(found)}")
+    if run.imagination_fault:
+        notes.append(f"imagination not measured: {run.imagination_fault}")
     return {
         "policy": run.label,
         "run": run.path.name,
         **{suite.id: _macro_score(suite.macro) for suite in run.suites.values()},
         "mean": _macro_score(overall),
+        "skill": _skill(run.skills.get(run.policy or "")),
         "episodes": len(run.scores) - run.errors if run.scores else None,
         "errors": run.errors if run.scores else None,
         "episodes_per_hour": run.episodes_per_hour,
         "latency_s": run.latency_s,
         "notes": "; ".join(notes) or None,
     }
+
+
+def _skill(skill: Estimate | None) -> Score | None:
+    return None if skill is None or skill.value is None else Score(skill.value, skill.interval)
 
 
 def _macro_score(macro: MacroAverage) -> Score | None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wamsim import gallery
 from wamsim.contracts import (
+    Choosy,
     EpisodeKey,
     Imagined,
     Imaginer,
@@ -29,12 +30,13 @@ from wamsim.contracts import (
 from wamsim.conventions import action_converter
 from wamsim.dreaming import check_world_model, dream
 from wamsim.episode import Episode, Record
+from wamsim.errors import PolicyFault
 from wamsim.fitting import check_fit, checked_actions
 from wamsim.gallery import LookPlan
 from wamsim.in_progress import InProgress, Job, JobQueue
 from wamsim.messages import Began, Failed, Lost, PoolLike, Ran
 from wamsim.observing import observe
-from wamsim.reality import Reality
+from wamsim.reality import IMAGINATION_NOTE, Reality
 from wamsim.run_folder import RunFolder
 
 WORLD = "world_"  # prefix of a world model's arrays in an episode file
@@ -50,7 +52,9 @@ class RolloutOptions:
         run_seed: The run's seed.
         batch: Rows per policy call. Fixed, so that results do not depend on how many
             episodes happen to run side by side.
-        imagine: Ask policies that imagine only on request to do so.
+        imagine: Ask policies that imagine only on request to do so. A world model beside the
+            policy then also foresees that nothing is done, which shows whether its
+            imagination listens to actions; one more call a query.
     """
 
     run_seed: int = 0
@@ -177,13 +181,16 @@ class Rollout:
         Raises:
             ConventionMismatch, UnknownName: The policy and a task do not fit together;
                 before the first step.
-            PolicyFault: The policy broke its card's promises.
+            PolicyFault: The policy broke its card's promises; or, before the first step, it
+                knows that it cannot do a task.
             OutOfSpace: The disk is full.
         """
         self._versions = suite_versions
         jobs = [Job(key, self.pool.task(key.suite, key.task)) for key in keys]
         for task in {(job.task.suite, job.task.name): job.task for job in jobs}.values():
             check_fit(self.policy, task)
+            if isinstance(self.policy, Choosy):
+                self.policy.check_task(task)
             if self._world_model is not None:
                 check_world_model(self._world_model, self._card, task)
         self._jobs = JobQueue(jobs)
@@ -293,7 +300,12 @@ class Rollout:
         latency = time.perf_counter() - asked
         self.accounts.policy += latency
         actions = checked_actions(card, prediction, batch)
-        dreamt, dreaming_s = self._dream(rows, actions)
+        if stray := set(prediction.faults) - set(range(batch)):
+            raise PolicyFault(
+                f"policy {card.name!r} gave up rows {sorted(stray)} of a batch of {batch}. "
+                f"Number faults by the observation's rows; finished episodes are safe."
+            )
+        dreamt, other, dreaming_s = self._dream(rows, actions)
         for row, (number, episode) in enumerate(zip(numbers, rows, strict=True)):
             episode.asked(row, prediction, latency)
             if dreamt is not None:
@@ -307,8 +319,12 @@ class Rollout:
                         episode.galleries,
                         episode.steps,
                         batch=options.batch if world else batch,
+                        other=other if world else None,
                     )
                 )
+            if row in prediction.faults:
+                self._finish(number, Outcome.FAILURE, prediction.faults[row])
+                continue
             task = episode.job.task
             chunk = actions[row, : min(card.execute, task.max_steps - episode.steps)]
             if not np.isfinite(chunk).all():
@@ -330,18 +346,18 @@ class Rollout:
 
     def _dream(
         self, rows: Sequence[InProgress], actions: NDArray[np.float32]
-    ) -> tuple[Imagined | None, float]:
+    ) -> tuple[Imagined | None, Imagined | None, float]:
         model, view = self._world_model, self._plan.world
         if model is None or view is None:
-            return None, 0.0
+            return None, None, 0.0
         began = time.perf_counter()
-        imagined = dream(
-            model, self._card, rows, np.nan_to_num(actions),
+        imagined, other = dream(
+            model, self._card, rows, np.nan_to_num(actions), also_hold=self.options.imagine,
             view=view, batch=self.options.batch, run_seed=self.options.run_seed,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         self.accounts.reality += seconds
-        return imagined, seconds
+        return imagined, other, seconds
 
     # --------------------------------------------------------------------- finish
 
@@ -349,10 +365,14 @@ class Rollout:
         episode = self._slots[number]
         assert episode is not None
         arrays = episode.arrays()
+        notes: dict[str, Any] = {}
         began = time.perf_counter()
         for reality in self._realities:
             if reality.prefix in episode.foreseen:
-                arrays.update(reality.arrays(episode.foreseen[reality.prefix]))
+                found = reality.arrays(episode.foreseen[reality.prefix])
+                arrays.update(found)
+                if found:
+                    notes[reality.prefix] = {**reality.note(), "execute": self._card.execute}
         self.accounts.reality += time.perf_counter() - began
         record = episode.record(
             outcome,
@@ -362,6 +382,8 @@ class Rollout:
             suite_version=self._versions[episode.job.key.suite],
             hashes=(self.folder.config_hash, self.folder.provenance_hash),
         )
+        if notes:
+            record = replace(record, notes={**record.notes, IMAGINATION_NOTE: notes})
         began = time.perf_counter()
         self.folder.write(Episode(record, arrays))
         self.accounts.writing += time.perf_counter() - began

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from wamsim.contracts import EpisodeKey, Outcome
 from wamsim.episode import Record
 from wamsim.errors import RecordCorrupt
+from wamsim.imagination.episodes import read_imagination
+from wamsim.imagination.latents import NotFinite
+from wamsim.imagination.resampling import Estimate
+from wamsim.imagination.summary import headline_skill
 from wamsim.run_folder import RUN_FILE, RunInfo, read_run, records
 from wamsim.stats import MacroAverage, SuccessSummary, macro_average, pool, success
 
@@ -66,6 +70,9 @@ class RunSummary:
         episodes_per_hour: Throughput over the time in which any episode ran (pauses between
             resumes are left out); None without timings.
         latency_s: Median over episodes of a query's mean latency; None without timings.
+        skills: Imaginer (the policy, a world model) -> skill of its imagination over all
+            horizons (`wamsim.imagination.latents`); empty unless it was asked for.
+        imagination_fault: Why imagination could not be measured, else None.
     """
 
     path: Path
@@ -77,6 +84,8 @@ class RunSummary:
     scores: Mapping[EpisodeKey, bool | None]
     episodes_per_hour: float | None
     latency_s: float | None
+    skills: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+    imagination_fault: str | None = None
 
     @property
     def errors(self) -> int:
@@ -99,8 +108,12 @@ class RunSummary:
         return (self.policy or "no episodes") + (f" ({PRIVILEGED})" if self.privileged else "")
 
 
-def load_runs(paths: Iterable[Path]) -> list[RunSummary]:
+def load_runs(paths: Iterable[Path], *, imagination: bool = False) -> list[RunSummary]:
     """Count run folders; a folder of run folders stands for those in it.
+
+    Args:
+        paths: Run folders.
+        imagination: Also measure imagination; then more than headers is read.
 
     Raises:
         RecordCorrupt: No run folder, or a file in it cannot be read.
@@ -110,7 +123,21 @@ def load_runs(paths: Iterable[Path]) -> list[RunSummary]:
         inside = [] if (path / RUN_FILE).exists() else sorted(path.glob(f"*/{RUN_FILE}"))
         for folder in [file.parent for file in inside] or [path]:
             folders.setdefault(folder.resolve(), folder)
-    return [load_run(folder) for folder in folders.values()]
+    runs = [load_run(folder) for folder in folders.values()]
+    return [with_skills(run) for run in runs] if imagination else runs
+
+
+def with_skills(run: RunSummary) -> RunSummary:
+    """Add the skill of a run's imagination; reads the episodes' latents.
+
+    Raises:
+        RecordCorrupt: As `read_imagination`.
+    """
+    try:
+        imaginers = read_imagination(run.path).imaginers
+    except NotFinite as error:  # the run's success rates stand all the same
+        return replace(run, imagination_fault=str(error))
+    return replace(run, skills={i.imaginer: headline_skill(i) for i in imaginers})
 
 
 def load_run(folder: Path) -> RunSummary:

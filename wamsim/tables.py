@@ -11,6 +11,7 @@ import csv
 import enum
 import io
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -64,6 +65,24 @@ def _score(x: Score) -> str:
     return _percent(x.rate) + (f" {_interval(x.interval)}" if x.interval else "")
 
 
+def _three_digits(x: float) -> str:
+    if 1e4 <= abs(x) < math.inf:
+        return f"{x:.1e}"
+    digits = 2 if abs(x) < 10 else 1 if abs(x) < 100 else 0
+    return f"{round(x, digits) + 0.0:.{digits}f}"
+
+
+def _estimate(x: Score) -> str:
+    value, limits = x
+    if limits is None:
+        return _three_digits(value)
+    return f"{_three_digits(value)} [{_three_digits(limits.low)}, {_three_digits(limits.high)}]"
+
+
+def _finite(x: float | None) -> float | None:
+    return x if x is None or math.isfinite(x) else None  # JSON knows no infinity
+
+
 def _p_value(x: float) -> str:
     return "<0.001" if x < 0.001 else f"{x:.3f}"
 
@@ -96,6 +115,12 @@ _SHOW: Mapping[Kind, Callable[[Any], str]] = {
     Kind.P: _p_value,
 }
 
+# The same kinds for numbers that are no fractions.
+_SHOW_PLAIN: Mapping[Kind, Callable[[Any], str]] = {
+    Kind.RATE: _three_digits,
+    Kind.SCORE: _estimate,
+}
+
 
 @dataclass(frozen=True)
 class Column:
@@ -106,16 +131,20 @@ class Column:
         title: Heading in texts.
         kind: What it holds.
         quiet: True to leave it out on a terminal while it holds nothing but zeros.
+        percent: False to show a rate or score as the number that it is, with three digits.
     """
 
     key: str
     title: str
     kind: Kind = Kind.TEXT
     quiet: bool = False
+    percent: bool = True
 
     def show(self, value: Any) -> str:
         """Write a cell for people."""
-        return DASH if value is None or value == "" else _SHOW[self.kind](value)
+        if value is None or value == "":
+            return DASH
+        return (_SHOW if self.percent else _SHOW_PLAIN)[self.kind](value)
 
     def flat(self, value: Any) -> dict[str, Any]:
         """Write a cell as named numbers at full precision; None where there is no data."""
@@ -123,10 +152,12 @@ class Column:
             return _limits(self.key, value)
         if self.kind is Kind.SCORE:
             rate, interval = value or (None, None)
-            return {self.key: rate, **_limits(self.key, interval)}
+            return {self.key: _finite(rate), **_limits(self.key, interval)}
         if self.kind is Kind.SHARE:
             k, n = value or (None, None)
             return {self.key: k, f"{self.key}_of": n}
+        if self.kind is Kind.RATE:
+            return {self.key: _finite(value)}
         return {self.key: value}
 
 
