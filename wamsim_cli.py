@@ -14,6 +14,9 @@ from typing import Annotated
 # Software and GPU machines without a display draw through EGL; read when mujoco is imported.
 if sys.platform.startswith("linux"):
     os.environ.setdefault("MUJOCO_GL", "egl")
+# Read when torch is imported. How a matrix product is cut into threads changes its rounding,
+# so a policy's actions would depend on the number of cores; and simulation wants those cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import typer
 from rich.console import Console
@@ -246,6 +249,7 @@ def train_command(
     ema: Annotated[float, typer.Option(min=0.0, help="Decay of the averaged weights.")] = 0.999,
     seed: Annotated[int, typer.Option(help="Of order, noise and untrained weights.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; part of the result.")] = 1,
     validate_every: Annotated[
         int, typer.Option(min=0, help="Of each task every n-th episode validates; 0: none.")
     ] = 20,
@@ -285,7 +289,7 @@ def train_command(
     try:
         config = TrainConfig(
             steps=steps, batch=batch, accumulate=accumulate, lr=lr, warmup=warmup, ema=ema,
-            seed=seed, validate_every=validate_every,
+            seed=seed, validate_every=validate_every, threads=threads,
         )  # fmt: skip
     except ValueError as error:
         raise WamsimError(str(error)) from error

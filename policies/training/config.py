@@ -24,6 +24,7 @@ class TrainConfig:
             min(ema, (1 + step) / (10 + step)).
         seed: Of the samples' order and the noise.
         validate_every: Of each task every n-th episode validates; 0 holds none out.
+        threads: CPU threads; they decide how sums are cut, so the last bits.
         bf16: Compute in bfloat16 where the device is a GPU.
     """
 
@@ -39,10 +40,11 @@ class TrainConfig:
     ema: float = 0.999
     seed: int = 0
     validate_every: int = 20
+    threads: int = 1
     bf16: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate"):
+        for name in ("steps", "batch", "accumulate", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.batch % self.accumulate:

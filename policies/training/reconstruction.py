@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # In a robot's video most pixels stay; what moves, and where it stands out, is what matters.
 # Chosen by eye on tabletop frames: without it small things vanish.
 DETAIL_WEIGHT = 4.0
+# Rombach et al. 2022 (arXiv:2112.10752), section 3.1: a slight penalty towards the unit normal
+KL_WEIGHT = 1e-6
+SPREAD_FLOOR = 1e-3  # of a latent channel that never changes
 
 
 def weighted_error(found: Tensor, real: Tensor) -> Tensor:
@@ -23,6 +27,26 @@ def weighted_error(found: Tensor, real: Tensor) -> Tensor:
     typical = real.mean(dim=(0, 2), keepdim=True)
     detail = (real - typical).abs().mean(dim=1, keepdim=True).clamp_max(1.0)
     return ((found - real).abs() * (1.0 + DETAIL_WEIGHT * detail)).mean()
+
+
+def channel_scale(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and spread of each channel of latents [B, C, ...], both [C]; the spread never 0."""
+    over = [axis for axis in range(latents.ndim) if axis != 1]
+    return latents.mean(dim=over), latents.std(dim=over).clamp_min(SPREAD_FLOOR)
+
+
+def synthetic_video(clips: int, frames: int, size: tuple[int, int]) -> Tensor:
+    """Smooth random pictures that drift: something to measure an untrained tokenizer on.
+
+    Args:
+        clips, frames: How many (B, T).
+        size: (height, width).
+
+    Returns:
+        [B, 3, T, height, width] in -1..1, from torch's generator.
+    """
+    coarse = torch.rand(clips, 3, max(2, frames // 4), size[0] // 8, size[1] // 8)
+    return F.interpolate(coarse, size=(frames, *size), mode="trilinear") * 2.0 - 1.0
 
 
 class Quality:

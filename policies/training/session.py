@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 from torch import nn
 
 from policies.batch import Batch, BatchSpec
@@ -76,6 +77,7 @@ def train(
     events = events or Events()
     model, config = trainable_of(job.policy, job.name), job.config
     assert isinstance(model, nn.Module)
+    torch.set_num_threads(config.threads)
     if job.tokenizer is not None:
         adopt(model, part_of(model, TOKENIZER, job.name), job.tokenizer)
     part = None if job.part == WHOLE else part_of(model, job.part, job.name)
