@@ -341,6 +341,46 @@ def train_command(
     )  # fmt: skip
 
 
+@app.command(name="results")
+def results_command(
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("results"),
+    latency: Annotated[
+        Path | None, typer.Option(help="What `wamsim bench --policies --json` wrote.")
+    ] = None,
+    training: Annotated[
+        list[Path] | None, typer.Option("--training", help="Checkpoint folder; repeatable.")
+    ] = None,
+    reproduce: Annotated[
+        list[str] | None, typer.Option("--reproduce", help="A command to print; repeatable.")
+    ] = None,
+) -> None:
+    """Write results/README.md and the summaries that it was made from."""
+    from policies.training.session import read_about
+    from wamsim.results_page import write_results
+
+    tables = []
+    if latency is not None:
+        from policies.latency import Report
+        from policies.latency import tables as latency_tables
+
+        try:
+            tables = latency_tables(Report.from_json(latency.read_text()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WamsimError(
+                f"no latency report can be read ({error!r}). Write one with `wamsim bench "
+                f"--policies --json FILE`. File: {latency}"
+            ) from error
+    page = write_results(
+        runs,
+        out,
+        latency=tables,
+        training=dict(read_about(folder) for folder in training or ()),
+        reproduce=reproduce or (),
+    )
+    console.print(f"Page: {escape(str(page))}", highlight=False, soft_wrap=True)
+
+
 @app.command(name="list")
 def list_command(
     what: Annotated[str, typer.Argument(help=", ".join(LISTS))] = "suites",

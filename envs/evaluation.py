@@ -212,7 +212,13 @@ def evaluate(
         exact=config.exact,
         memory_bound=resources.memory_bound,
     ) as pool:
-        origin = provenance.collect(extra=pool.wait_until_up())
+        weights = {
+            name: found
+            for name, model in (("policy", policy), ("world_model", world_model))
+            if (found := provenance.weights_hash(model)) is not None
+        }
+        up: dict[str, Any] = pool.wait_until_up()
+        origin = provenance.collect(extra=up | ({"weights": weights} if weights else {}))
         startup = time.perf_counter() - began
         with RunFolder.open(out, mapping, origin, planned=keys) as folder:
             finished, messages = folder.finished()

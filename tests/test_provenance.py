@@ -142,3 +142,22 @@ def test_git_state_tells_commit_and_changes(tmp_path: Path) -> None:
 def test_without_git_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(tmp_path) == {"commit": None, "dirty": None}
+
+
+def test_weights_are_told_apart_by_a_single_bit() -> None:
+    import torch
+
+    class Holder:
+        def __init__(self) -> None:
+            self.model = torch.nn.Linear(3, 2, dtype=torch.bfloat16)
+
+    holder = Holder()
+    with torch.no_grad():
+        holder.model.weight.fill_(1.0)
+        holder.model.bias.fill_(0.0)
+    before = provenance.weights_hash(holder)
+    assert before == provenance.weights_hash(holder)
+    with torch.no_grad():
+        holder.model.bias[1] = 1.0
+    assert provenance.weights_hash(holder) != before
+    assert provenance.weights_hash(object()) is None

@@ -33,6 +33,9 @@ HASH_BYTES = 16
 GIT_TIMEOUT_S = 10.0
 
 
+_HASHED_WHOLE = 1 << 20  # so that 6 B parameters take a second, not a minute
+
+
 def plain(value: object, where: str = "value") -> Any:
     """Bring data into the form that JSON gives back, so that equality survives a file.
 
@@ -201,3 +204,29 @@ def collect(extra: Mapping[str, object] | None = None) -> dict[str, Any]:
         "environment": {name: os.environ.get(name) for name in ENVIRONMENT},
         "extra": plain(extra or {}, "extra"),
     }
+
+
+def weights_hash(policy: Any) -> str | None:
+    """Hash the weights that a policy or world model acts with.
+
+    Args:
+        policy: Its ``model`` is a torch module, or it has none.
+
+    Returns:
+        BLAKE2b over names, shapes and bytes of all tensors, in the precision in use; of
+        tensors beyond `_HASHED_WHOLE` numbers a fixed sample stands for the whole. None
+        without weights.
+    """
+    import torch
+
+    model = getattr(policy, "model", None)
+    if not isinstance(model, torch.nn.Module):
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        if len(flat) > _HASHED_WHOLE:
+            flat = flat[:: len(flat) // _HASHED_WHOLE + 1]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(flat.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

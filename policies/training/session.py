@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from policies.batch import Batch, BatchSpec
-from policies.checkpoint import WEIGHTS
+from policies.checkpoint import WEIGHTS, CheckpointMismatch
 from policies.training.config import TrainConfig
 from policies.training.features import cache_features
 from policies.training.loop import Events, Trainer
@@ -145,6 +145,26 @@ def save_checkpoint(
         write_whole(folder / WEIGHTS, safetensors.torch.save(halved))
     write_whole(folder / ABOUT, (json.dumps(document, indent=2) + "\n").encode())
     return folder
+
+
+def read_about(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Read how a checkpoint was trained.
+
+    Returns:
+        ``family:variant`` and the document.
+
+    Raises:
+        CheckpointMismatch: The folder does not say.
+    """
+    path = folder / ABOUT
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        policy = document["decides"]["policy"]
+        return f"{policy['family']}:{policy['variant']}", document
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointMismatch(
+            f"no {ABOUT} of `wamsim train` can be read ({error!r}). File: {path}"
+        ) from error
 
 
 def _finish(part: Part, sampler: Sampler) -> dict[str, float]:
