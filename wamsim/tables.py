@@ -23,6 +23,7 @@ import rich.text
 from wamsim.intervals import Interval
 
 DASH = "-"
+LEAST_TEXT = 7  # letters of a name before it is folded on a terminal
 
 
 class Score(NamedTuple):
@@ -227,12 +228,18 @@ def _left(column: Column) -> bool:
     return column.kind is Kind.TEXT
 
 
+def _longest(table: Table, column: Column) -> int:
+    place = table.columns.index(column)
+    return max((len(table.texts(row)[place]) for row in table.rows), default=0)
+
+
 def to_rich(table: Table) -> rich.table.Table:
     """Draw for the terminal."""
     drawn = rich.table.Table(
         title=rich.text.Text(table.title),
         caption=rich.text.Text("\n".join(table.notes)) if table.notes else None,
         box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
         title_justify="left",
         caption_justify="left",
     )
@@ -253,6 +260,8 @@ def to_rich(table: Table) -> rich.table.Table:
             justify="left" if _left(column) else "right",
             overflow="fold",
             no_wrap=not _left(column),
+            # or a narrow terminal would get names of one letter a line
+            min_width=min(LEAST_TEXT, _longest(table, column)) if _left(column) else None,
         )
     above: list[str] = []
     for i, row in enumerate(table.rows):

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # Rombach et al. 2022 (arXiv:2112.10752), section 3.1: a slight penalty towards the unit normal
 KL_WEIGHT = 1e-6
 
+# Of so many samples one is learnt as a clip too, the others as single pictures: a clip costs
+# four times as much and shows hardly more than one of its frames.
+STILLS_A_CLIP = 6
+
 
 class VaePart:
     """The video VAE of a model as a learner; see `policies.training.trainable.Part`.
@@ -47,16 +51,23 @@ class VaePart:
         return self._model.vae.parameters()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms: "reconstruction" (`weighted_error`), "kl" in nats a number, "total"."""
+        """Terms: "reconstruction" (`weighted_error`), "kl" in nats a number, "total".
+
+        Each is the mean of what all samples' first frames and some samples' clips give.
+        """
         from policies.fastwam.losses import batch_video
 
-        model = self._model
-        video = batch_video(model, batch, self.batch_spec.frame_offsets)
-        posterior = cast(Any, model.vae.wan.encode(video)).latent_dist
-        found = cast(Any, model.vae.wan.decode(posterior.sample())).sample
-        error = weighted_error(found, video)
+        video = batch_video(self._model, batch, self.batch_spec.frame_offsets)
+        clips = video[: max(1, len(video) // STILLS_A_CLIP)]
+        parts = [self._terms(video[:, :, :1]), self._terms(clips)]
+        terms = {name: torch.stack([p[name] for p in parts]).mean() for name in parts[0]}
+        return {**terms, "total": terms["reconstruction"] + KL_WEIGHT * terms["kl"]}
+
+    def _terms(self, video: Tensor) -> dict[str, Tensor]:
+        posterior = cast(Any, self._model.vae.wan.encode(video)).latent_dist
+        found = cast(Any, self._model.vae.wan.decode(posterior.sample())).sample
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return {"reconstruction": error, "kl": kl, "total": error + KL_WEIGHT * kl}
+        return {"reconstruction": weighted_error(found, video), "kl": kl}
 
     def after_step(self) -> None:
         """Nothing."""
