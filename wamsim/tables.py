@@ -240,6 +240,7 @@ def to_rich(table: Table) -> rich.table.Table:
         caption=rich.text.Text("\n".join(table.notes)) if table.notes else None,
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
         title_justify="left",
         caption_justify="left",
     )
