@@ -294,7 +294,7 @@ def train_command(
         )  # fmt: skip
     except ValueError as error:
         raise WamsimError(str(error)) from error
-    spec = spec_of(learner, part, choice.name)
+    spec = spec_of(learner, choice.name)
     view = Viewpoint(cameras=spec.cameras, size=spec.image_size, depth=spec.depth)
     frames = resources.cache_dir / "frames"
     with TrainingProgress(console, choice.name, config.steps) as progress:

@@ -17,8 +17,11 @@ torch.set_num_threads(1)
 
 
 def tiny(variant: str = "direct", layout: str = "libero", **changes: Any) -> CosmosConfig:
-    """The tiny preset with changes."""
-    return dataclasses.replace(preset(variant, "tiny", layout), **changes)
+    """The tiny preset with pictures of 32 x 32 pixels, and changes."""
+    config = preset(variant, "tiny", layout)
+    first, *rest = config.images
+    small = (dataclasses.replace(first, size=(32, 32)), *rest)
+    return dataclasses.replace(config, **{"images": small, **changes})
 
 
 def model(variant: str = "direct", layout: str = "libero", **changes: Any) -> CosmosModel:

@@ -65,9 +65,9 @@ def test_the_card_is_kept(variant: str) -> None:
     spec, imagined = card.imagines, found.imagined
     assert spec is not None
     assert imagined is not None
-    assert imagined.latents.shape == (3, 1, *spec.latent_shape) == (3, 1, 2, 16, 4, 4)
+    assert imagined.latents.shape == (3, 1, *spec.latent_shape) == (3, 1, 2, 16, 8, 8)
     assert imagined.frames is not None
-    assert imagined.frames.shape == (3, 1, 32, 64, 3)
+    assert imagined.frames.shape == (3, 1, 64, 128, 3)
     assert set(found.timings) == {"encode", "text", "denoise", "imagine"}
     real = policy.encode(np.zeros((3, 2, 2, 64, 64, 3), np.uint8))
     assert real.shape == imagined.latents.shape

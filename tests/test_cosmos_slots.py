@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from cosmos_doubles import tiny as small
 
 from policies.checkpoint import CheckpointMismatch, Statistics
 from policies.cosmos import slots
@@ -137,7 +138,7 @@ def test_configurations_survive_json(variant: str, name: str, layout: str) -> No
 
 
 def test_the_tiny_volume_has_repeats_and_leftovers() -> None:
-    for layout, repeats, leftover in (("libero", 2, 32), ("aloha", 1, 32)):
+    for layout, repeats, leftover in (("libero", 9, 16), ("aloha", 4, 128)):
         config = preset("direct", "tiny", layout)
         length = config.layout.horizon * config.layout.action_convention.dim
         assert divmod(config.volume, length) == (repeats, leftover)
@@ -146,7 +147,7 @@ def test_the_tiny_volume_has_repeats_and_leftovers() -> None:
 def test_a_chunk_that_does_not_fit_a_frame_is_refused() -> None:
     import dataclasses
 
-    tiny = preset("direct", "tiny", "aloha")
+    tiny = small("direct", "aloha")  # pictures of 32 x 32
     with pytest.raises(ValueError, match="700 numbers, but a latent frame has room for 256"):
         dataclasses.replace(tiny, layout=LAYOUTS["aloha"])
 

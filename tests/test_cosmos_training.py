@@ -18,13 +18,13 @@ from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.slots import tile
 from policies.noise import noise_from_seeds
 
-TERMS = ["action", "future_proprio", "future_image", "value", "autoencoder", "total"]
+TERMS = ["action", "future_proprio", "future_image", "value", "total"]
 
 
 def test_terms_and_their_sum() -> None:
-    m = model()
+    m = model(autoencoder_loss=1.0, augment=True)
     found = m.loss(batch(m.config))
-    assert list(found) == TERMS
+    assert list(found) == [*TERMS[:-1], "autoencoder", "total"]
     assert all(v.ndim == 0 and float(v.detach()) > 0 for v in found.values())
     parts = torch.stack([v for k, v in found.items() if k != "total"])
     torch.testing.assert_close(parts.sum(), found["total"])
@@ -32,7 +32,7 @@ def test_terms_and_their_sum() -> None:
 
 
 def test_published_presets_train_the_transformer_alone() -> None:
-    m = model(autoencoder_loss=0.0)
+    m = model()
     found = m.loss(batch(m.config, 2))
     assert "autoencoder" not in found
     found["total"].backward()
@@ -43,7 +43,7 @@ def test_published_presets_train_the_transformer_alone() -> None:
 @pytest.mark.parametrize("variant", ["direct", "planning"])
 def test_loss_is_ten_times_the_velocity_error(variant: str) -> None:
     """An independent computation: unit-weight rectified flow over all elements."""
-    m = model(variant, augment=False, autoencoder_loss=0.0)
+    m = model(variant)
     b = batch(m.config, 6, seed=3)
     assert b.seed is not None
     seeds = b.seed.numpy().astype(np.uint64)
@@ -69,7 +69,7 @@ def test_loss_is_ten_times_the_velocity_error(variant: str) -> None:
 
 
 def test_slots_of_a_training_video() -> None:
-    m = model(augment=False)
+    m = model()
     b = batch(m.config, 4)
     x0 = training.clean_latents(m, b, training.sample_seeds(b))
     assert x0.shape == (4, 16, 9, 4, 4)
@@ -121,7 +121,7 @@ def test_value_of_state_scores_the_value_slot_alone() -> None:
 
 
 def test_seeded_samples_do_not_depend_on_the_batch() -> None:
-    m = model(autoencoder_loss=0.0)
+    m = model(augment=True)
     whole = batch(m.config, 4)
 
     def rows(keep: list[int]) -> float:
@@ -183,7 +183,7 @@ def _losses(terms: Mapping[str, Tensor]) -> dict[str, float]:
 @pytest.mark.parametrize("variant", ["direct", "planning"])
 def test_two_hundred_steps_halve_every_term(variant: str) -> None:
     """One fixed batch, fresh noise at every step; judged on a noise never trained on."""
-    m = model(variant, augment=False)
+    m = model(variant)
     b = batch(m.config, 4, seed=5)
     judged = [dataclasses.replace(b, seed=torch.arange(4) + 10_000 * k) for k in range(1, 9)]
 

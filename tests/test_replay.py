@@ -110,9 +110,9 @@ def test_replayed_pictures_are_the_ones_that_the_policy_saw(recorded, painter) -
         episode = read_episode(path, only=("seen_qpos",))
         drawn = list(draw_episode(painter, episode, CAMERAS, SIZE))
         assert len(drawn) == STEPS + 1
-        for step, frames in enumerate(drawn):
+        for step, shot in enumerate(drawn):
             seen = policy.seen[seeding.policy_seed(3, episode.record.key, step)]
-            np.testing.assert_array_equal(frames.colour, seen)
+            np.testing.assert_array_equal(shot.colour, seen)
         assert (drawn[0].colour != drawn[-1].colour).any()
 
 
@@ -134,9 +134,9 @@ def test_replayed_pictures_of_libero_are_the_same_too(
     backend = registry.suite("libero_goal", suite_options(read_run(done.folder).config, resources))
     painter = Painter(backend.scene(backend.suite.tasks[7]))
     episode = read_episode(episode_files(done.folder)[0])
-    for step, frames in enumerate(draw_episode(painter, episode, CAMERAS, SIZE)):
+    for step, shot in enumerate(draw_episode(painter, episode, CAMERAS, SIZE)):
         seen = policy.seen[seeding.policy_seed(3, episode.record.key, step)]
-        np.testing.assert_array_equal(frames.colour, seen)
+        np.testing.assert_array_equal(shot.colour, seen)
     painter.close()
 
 
@@ -185,9 +185,11 @@ def test_burners_glow_where_they_did(resources: Resources) -> None:
     scene.set_fixtures({name: (np.zeros(3), np.eye(4)[0]) for name in fixtures})  # another episode
     episode = Episode(record(key=key, fixtures=fixtures), arrays)
     drawn = list(draw_episode(painter, episode, ("agentview",), SIZE))
-    for frames, glimpse in zip(drawn, glimpses, strict=True):
+    for shot, glimpse in zip(drawn, glimpses, strict=True):
         look = Look(cameras=("agentview",), size=SIZE)
-        np.testing.assert_array_equal(frames.colour, shoot(painter, start.fixtures, glimpse, look)[0])
+        np.testing.assert_array_equal(
+            shot.colour, shoot(painter, start.fixtures, glimpse, look)[0]
+        )
     dark = {**arrays, "lit": np.zeros_like(arrays["lit"])}
     (unlit,) = draw_episode(painter, Episode(episode.record, dark), ("agentview",), SIZE, [3])
     assert (drawn[3].colour != unlit.colour).any()

@@ -234,7 +234,7 @@ def test_training_and_acting_see_the_same() -> None:
         for c in model.config.cameras
     }
     with torch.no_grad():
-        query = model.query(now, batch.proprio_at(0), batch.instruction)
+        query = model.query(now, batch.proprio_at(0), batch.instruction, trim=True)
     assert torch.equal(query.context.embeddings, step.query.context.embeddings)
     assert torch.equal(query.state.embeddings, step.query.state.embeddings)
 
@@ -274,7 +274,7 @@ def test_the_policy_space_is_imagined_with_cos_policy() -> None:
     policy = tiny("late_gated_xattn", loss="cos_policy")
     spec = policy.card.imagines
     assert spec is not None
-    assert spec.latent_shape == (48,)
+    assert spec.latent_shape == (64,)
     obs = observation(policy.card, 1)
     model = policy.model
     picture = model.host.pictures(torch.from_numpy(obs.frames["agentview"][:, -1].copy()))
@@ -290,7 +290,7 @@ def test_features_cannot_be_drawn() -> None:
     assert policy.card.imagines is not None
     assert not policy.card.imagines.decodes
     with pytest.raises(NotImplementedError, match="features without a decoder"):
-        policy.decode(np.zeros((1, 4, 48)))
+        policy.decode(np.zeros((1, 4, 64)))
 
 
 def test_tokens_are_bytes_and_end_with_a_newline() -> None:

@@ -18,7 +18,7 @@ def test_the_history_is_seen_but_not_its_order() -> None:
     for positions in (False, True):
         prophet = tiny("late_gated_xattn", prophet_positions=positions).model.prophet
         assert prophet is not None
-        history = torch.randn(1, 4, 48, generator=torch.Generator().manual_seed(0))
+        history = torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             same = torch.allclose(prophet(history), prophet(history.flip(1)), atol=1e-6)
             other = torch.allclose(prophet(history), prophet(history * 2), atol=1e-6)
@@ -72,8 +72,8 @@ def test_flare_with_one_far_target() -> None:
     assert spec.horizons == (4,)
     imagined = policy.act(observation(policy.card, 2)).imagined
     assert imagined is not None
-    assert imagined.latents.shape == (2, 1, 48)
-    assert policy.encode(np.zeros((2, 8, 1, 64, 64, 3), np.uint8)).shape == (2, 1, 48)
+    assert imagined.latents.shape == (2, 1, 64)
+    assert policy.encode(np.zeros((2, 8, 1, 64, 64, 3), np.uint8)).shape == (2, 1, 64)
     with pytest.raises(WamsimError, match="flare_tokens=6 with flare_target='per_step'"):
         tiny("flare_tokens", flare_tokens=6)
     with pytest.raises(WamsimError, match="'base' has no learned future tokens"):
@@ -92,7 +92,7 @@ def test_who_sees_world_tokens_in_the_prefix(block: str, context: bool, state: b
     seen = {c: torch.from_numpy(x[:, -1].copy()) for c, x in obs.frames.items()}
     with torch.no_grad():
         query = model.query(seen, torch.zeros(1, 8), ["go"])
-        memories = [Memory(torch.randn(1, 4, 48) * s) for s in (1.0, 2.0)]
+        memories = [Memory(torch.randn(1, 4, 64) * s) for s in (1.0, 2.0)]
         one, two = (model.host.fill(model.prefix(query, m)).layers[-1][0] for m in memories)
         x, t = torch.randn(1, 8, 10), torch.ones(1)
         actions = [model.velocity(model.prefix(query, m), x, t, m)[0] for m in memories]
@@ -115,7 +115,7 @@ def test_sites_see_their_own_horizons() -> None:
     open_gates(sites)
     injection = sites.sites
     assert injection is not None
-    x, values = torch.randn(1, 8, 36), torch.randn(1, 6, 48)
+    x, values = torch.randn(1, 8, 48), torch.randn(1, 6, 64)
     later = values.clone()
     later[:, 3:] += 1
     with torch.no_grad():
@@ -146,7 +146,7 @@ def test_the_conditioned_prophet_is_asked_at_every_step() -> None:
     policy.model.predict = counted
     policy.act(observation(policy.card, 1))
     assert calls == 6  # five steps, and once for what the final chunk would lead to
-    history = torch.randn(1, 4, 48)
+    history = torch.randn(1, 4, 64)
     half, one = torch.full((1,), 0.5), torch.ones(1)
     chunk = torch.randn(1, 8, 10)
     with torch.no_grad():

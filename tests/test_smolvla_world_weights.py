@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from smolvla_world_doubles import fresh, observation, open_gates, tiny
 from torch import Tensor
 
 from policies.checkpoint import CheckpointMismatch, Statistics, count_parameters
-from policies.smolvla_world.model import SmolVLAWorld
+from policies.smolvla_world.model import SmolVLAWorld, build
 from policies.smolvla_world.options import SmolVLAWorldOptions
-from policies.smolvla_world.policy import make
+from policies.smolvla_world.policy import SmolVLAWorldPolicy, make
 from policies.smolvla_world.presets import VARIANTS, configuration
 from policies.smolvla_world.tokens import Tokenizer
 
@@ -120,7 +121,7 @@ def _document(model: SmolVLAWorld, kind: str, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     if kind == "smolvla_world":
         document |= {
-            "world_latent_dim": 48, "context_frames": 4, "future_offset": 4,
+            "world_latent_dim": 64, "context_frames": 4, "future_offset": 4,
             "prophet_layers": 2, "prophet_heads": 4, "world_inject_num_heads": 4,
             "delta_prediction": True, "lambda_world": 0.2, "latent_suffix": "m4",
             "world_latents_source": "vjepa", "world_memory_mode_rollout": "zero",
@@ -214,7 +215,11 @@ def test_statistics_in_buffers_of_older_checkpoints(tmp_path: Path) -> None:
 
 
 def test_a_lerobot_smolvla_world_and_its_separate_encoder(tmp_path: Path) -> None:
-    source = fresh("late_gated_xattn", init_seed=5, steps=3, memory="zero")
+    config = fresh("late_gated_xattn", steps=3, memory="zero").model.config
+    assert config.world is not None
+    # features as published ones come
+    config = dataclasses.replace(config, world=dataclasses.replace(config.world, own=False))
+    source = SmolVLAWorldPolicy(build(config, seed=5))
     open_gates(source.model, 0.5)
     source.model.set_statistics(Statistics(STATS))
     folder = _write(

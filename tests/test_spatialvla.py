@@ -211,7 +211,7 @@ def test_weights_and_statistics_come_back(variant: str, tmp_path: Path) -> None:
         "action": {"mean": torch.arange(7.0), "std": torch.full((7,), 2.0)},
         "proprio": {"mean": torch.zeros(8), "std": torch.ones(8)},
     }
-    made.use_statistics(Statistics(table))
+    made.set_statistics(Statistics(table))
     made.save_pretrained(tmp_path)
     again = build(variant, SpatialVLAOptions(checkpoint=str(tmp_path), steps=2))
     obs = observation(1)
@@ -307,9 +307,9 @@ def test_missing_inputs_are_named() -> None:
 
 def test_statistics_of_other_dimensions() -> None:
     with pytest.raises(CheckpointMismatch, match=r"action/mean have \(14,\) values"):
-        model(LATE_GEMMA).use_statistics(Statistics.identity({"action": 14}))
+        model(LATE_GEMMA).set_statistics(Statistics.identity({"action": 14}))
     with pytest.raises(CheckpointMismatch, match="no proprio/mean"):
-        model(DEEP).use_statistics(Statistics.identity({"action": 7}))
+        model(DEEP).set_statistics(Statistics.identity({"action": 7}))
 
 
 def test_a_loss_that_is_not_finite_stops() -> None:

@@ -30,7 +30,7 @@ def test_the_loss_term_by_term(variant: str) -> None:
     made = model(variant)
     mean, std = torch.linspace(-1, 1, 7), torch.linspace(0.5, 2, 7)
     tables = {"action": {"mean": mean, "std": std}, **Statistics.identity({"proprio": 8}).values}
-    made.use_statistics(Statistics(tables))
+    made.set_statistics(Statistics(tables))
     data = batch(2)
     assert data.seed is not None
     losses = made.loss(data)
@@ -63,7 +63,7 @@ def test_euler_recovers_the_actions_of_a_perfect_velocity(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(made, "velocity", perfect)
     mean, std = torch.full((7,), 0.5), torch.full((7,), 3.0)
-    made.use_statistics(Statistics({"action": {"mean": mean, "std": std}}))
+    made.set_statistics(Statistics({"action": {"mean": mean, "std": std}}))
     prefix: Any = None
     out = made.denoise(prefix, torch.randn(2, 8, 7), steps=10)
     assert times == [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
@@ -110,7 +110,7 @@ def test_two_hundred_steps(variant: str, fixed: bool, capsys: pytest.CaptureFixt
     flat = data.actions.flatten(0, 1)
     identity = Statistics.identity({"action": 7, "proprio": 8}).values
     table = {"mean": flat.mean(0), "std": flat.std(0)}
-    made.use_statistics(Statistics({**identity, "action": table}))
+    made.set_statistics(Statistics({**identity, "action": table}))
     optimiser = torch.optim.AdamW(made.parameters(), lr=1e-3)
     history: list[float] = []
     for _ in range(200):

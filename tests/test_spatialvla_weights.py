@@ -168,7 +168,7 @@ def test_layouts_of_statistics(document: object, tmp_path: Path) -> None:
     path = tmp_path / "norm_stats.json"
     path.write_text(json.dumps(document))
     made = model(LATE_GEMMA)
-    made.use_statistics(read_statistics(path))
+    made.set_statistics(read_statistics(path))
     assert made.restore(torch.ones(1, 8, 7)).unique().tolist() == [3.0]
     path.write_text("[1, 2]")
     with pytest.raises(CheckpointMismatch, match="no statistics could be read"):

@@ -18,6 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
 from policies.cosmos.config import VaeConfig
+from policies.training.reconstruction import channel_scale
 
 REPEATS = 4  # pixel frames per latent frame after the first
 
@@ -30,24 +31,56 @@ def build_vae(config: VaeConfig) -> AutoencoderKLWan:
         "dim_mult": list(config.dim_mult),
         "num_res_blocks": config.num_res_blocks,
     }
+    if config.patch > 1:
+        channels = 3 * config.patch**2
+        sizes.update(patch_size=config.patch, in_channels=channels, out_channels=channels)
+        # time is halved twice, in the last two levels
+        spatial_only = len(config.dim_mult) - 1 - 2
+        sizes.update(temperal_downsample=[False] * spatial_only + [True, True])
     if not config.normalise:
         sizes.update(latents_mean=[0.0] * config.z_dim, latents_std=[1.0] * config.z_dim)
     return AutoencoderKLWan(**sizes)
 
 
 class Codec(nn.Module):
-    """Slots of pictures to normalised latents, and back."""
+    """Slots of pictures to normalised latents, and back.
+
+    The published latents' means and spreads are those of diffusers; an autoencoder that is
+    trained here has its own, measured by `measure_scale` and stored with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.vae = build_vae(config)
+        self._measured = not config.normalise
+        if self._measured:
+            self.register_buffer("mean", torch.zeros(config.z_dim))
+            self.register_buffer("std", torch.ones(config.z_dim))
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         shape = (1, -1, 1, 1, 1)
+        if self._measured:
+            return self.mean.view(shape).to(like), self.std.view(shape).to(like)
         settings = cast(Any, self.vae.config)
         mean = torch.tensor(settings.latents_mean, device=like.device).view(shape)
         std = torch.tensor(settings.latents_std, device=like.device).view(shape)
         return mean.to(like.dtype), std.to(like.dtype)
+
+    @torch.no_grad()
+    def measure_scale(self, raw: Tensor) -> None:
+        """Set means and spreads so that latents like `raw` [B, C, n, h, w] get unit size.
+
+        Raises:
+            ValueError: The configuration brings published ones.
+        """
+        if not self._measured:
+            raise ValueError("this autoencoder has published latent statistics")
+        mean, std = channel_scale(raw)
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -79,27 +112,36 @@ class Codec(nn.Module):
     def encode(self, slots: Sequence[Tensor | None], size: tuple[int, int], rows: int) -> Tensor:
         """Encode slots to the posterior's normalised mean, float32 [B, C, n, h, w]."""
         with torch.no_grad():
-            mean = cast(Any, self.vae.encode(self.video(slots, size, rows))).latent_dist.mean
+            mean = self.posterior(self.video(slots, size, rows)).mean
             centre, spread = self._statistics(mean)
             return ((mean - centre) / spread).float()
+
+    def posterior(self, video: Tensor) -> Any:
+        """Give diffusers' posterior of a video [B, 3, 1 + 4 (n - 1), H, W], not normalised."""
+        return cast(Any, self.vae.encode(video)).latent_dist
 
     def decode(self, latents: Tensor, slots: Sequence[int]) -> Tensor:
         """Decode latents [B, C, n, h, w] and give some slots' pictures, uint8 [B, k, H, W, 3]."""
         with torch.no_grad():
             z = latents[:, :, : max(slots) + 1].to(self._dtype)
             centre, spread = self._statistics(z)
-            video = cast(Any, self.vae.decode(z * spread + centre)).sample
+            return self.draw(z * spread + centre, slots)
+
+    def draw(self, raw: Tensor, slots: Sequence[int]) -> Tensor:
+        """As `decode`, from latents that are not normalised."""
+        video = cast(Any, self.vae.decode(raw)).sample
         pictures = video[:, :, [(k - 1) * REPEATS + 1 for k in slots]].float().clamp(-1.0, 1.0)
         return ((pictures + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 4, 1)
 
     def reconstruction_loss(self, slots: Sequence[Tensor | None], size: tuple[int, int]) -> Tensor:
         """Squared error of decoded pixels plus a small pull of latents towards unit size.
 
-        For the tiny preset alone, which has no trained autoencoder to start from. The weight
-        1e-3 keeps latents near the scale that the noise levels assume (sigma_data = 1).
+        For an autoencoder that is trained along with the transformer; trained by itself
+        beforehand (`policies.cosmos.tokenizer`) it learns more. The weight 1e-3 keeps latents
+        near the scale that the noise levels assume (sigma_data = 1).
         """
         rows = next(len(slot) for slot in slots if slot is not None)
         pixels = self.video(slots, size, rows)
-        mean = cast(Any, self.vae.encode(pixels)).latent_dist.mean
+        mean = self.posterior(pixels).mean
         decoded = cast(Any, self.vae.decode(mean)).sample
         return ((decoded - pixels) ** 2).mean() + 1e-3 * (mean**2).mean()

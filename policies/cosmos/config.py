@@ -70,8 +70,10 @@ class VaeConfig:
     """diffusers' `AutoencoderKLWan` (Wan2.1); the defaults are the published ones.
 
     Attributes:
-        normalise: Use Wan2.1's latent means and deviations (diffusers' defaults); the
-            tiny autoencoder is trained here and needs none.
+        normalise: Use Wan2.1's latent means and deviations (diffusers' defaults); those of
+            the tiny autoencoder, which is trained here, are measured.
+        patch: Pictures are first cut into patches of this side, as Wan2.2's are, for speed;
+            with fewer levels the whole still divides by 8.
     """
 
     base_dim: int = 96
@@ -79,6 +81,13 @@ class VaeConfig:
     dim_mult: tuple[int, ...] = (1, 2, 4, 4)
     num_res_blocks: int = 2
     normalise: bool = True
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.patch * 2 ** (len(self.dim_mult) - 1) != 8:
+            raise ValueError(
+                f"patch={self.patch} and {len(self.dim_mult)} levels do not divide a picture by 8"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +185,8 @@ class CosmosConfig:
         images: What happens to a picture, in order; the last size is the model's.
         policy_share, world_share: Of the training batch; the rest is value samples.
         value_mode: What value samples see, in training and planning.
-        autoencoder_loss: Weight of the VAE's own reconstruction term; 0 keeps the
-            published, frozen VAE. Only the tiny preset has no trained one to start from.
+        autoencoder_loss: Weight of the VAE's own reconstruction term; 0 keeps it frozen, as
+            published, and in the tiny preset as it was trained beforehand.
         augment: Crop, turn and recolour training pictures (policies/cosmos/augment.py).
         dtype: Of network and VAE in inference.
     """
@@ -284,9 +293,9 @@ def preset(variant: str, name: str, layout: str = "libero") -> CosmosConfig:
     tiny = name == "tiny"
     slots = LAYOUTS[layout]
     if tiny:
-        # 16 x 7 = 112 or 16 x 14 = 224 of a volume of 256: repeats and leftovers both occur
+        # 16 x 7 = 112 or 16 x 14 = 224 of a volume of 1024: repeats and leftovers both occur
         slots = dataclasses.replace(slots, horizon=16, execute=min(slots.execute, 16))
-    side = 32 if tiny else 224
+    side = 64 if tiny else 224
     images = (
         # JPEG and the simulator's flip belong to LIBERO and RoboCasa, not to ALOHA
         ImageSteps(
@@ -312,11 +321,14 @@ def preset(variant: str, name: str, layout: str = "libero") -> CosmosConfig:
     if tiny:
         config = dataclasses.replace(
             config,
-            net=NetConfig(width=64, blocks=2, heads=2, adaln_rank=8, text_dim=32),
-            vae=VaeConfig(base_dim=8, num_res_blocks=1, normalise=False),
+            net=NetConfig(width=96, blocks=3, heads=3, adaln_rank=16, text_dim=32),
+            vae=VaeConfig(
+                base_dim=12, dim_mult=(1, 2, 2), num_res_blocks=1, normalise=False, patch=2
+            ),
             text=TextConfig(max_tokens=128, own=True),
             planning=PlanningConfig(proposals=4),
-            autoencoder_loss=1.0,
+            # cameras stand still in simulation, and without it latents are computed once
+            augment=False,
             dtype="float32",
         )
     return config

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from policies.batch import Batch, BatchSpec
 from policies.checkpoint import STATISTICS, Identity, Pretrained, Statistics, local_folder
 from policies.cosmos import diffusion, slots
-from policies.cosmos.codec import Codec
+from policies.cosmos.codec import REPEATS, Codec
 from policies.cosmos.config import CosmosConfig
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.net import KV, CleanBank, CosmosNet
 from policies.cosmos.text import ByteText, TextSource
+from policies.cosmos.tokenizer import CodecPart
 from policies.noise import noise_from_seeds
+from policies.training.reconstruction import synthetic_video
 from wamsim.errors import WamsimError
 
 FAMILY_NAME = "cosmos"
@@ -273,6 +275,22 @@ class CosmosModel(nn.Module, Pretrained):
 
         return loss(self, batch)
 
+    def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
+        """Latents of the batch's pictures, "pictures" [B, C, pictures, h, w].
+
+        Empty where they change from epoch to epoch: with augmentation, or while the
+        autoencoder is trained along.
+        """
+        from policies.cosmos.training import picture_latents, pictures_of
+
+        if self.config.augment or self.config.autoencoder_loss > 0:
+            return {}
+        return {"pictures": picture_latents(self, pictures_of(self, batch), batch.size)}
+
+    def parts(self) -> dict[str, CodecPart]:
+        """What is trained by itself beforehand: "tokenizer", an autoencoder of our own."""
+        return {} if self.config.vae.normalise else {"tokenizer": CodecPart(self)}
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """As `loss`, for wrappers that call modules."""
         return self.loss(batch)
@@ -282,7 +300,12 @@ def build(config: CosmosConfig, *, init_seed: int) -> CosmosModel:
     """Build an untrained model; its weights are a function of `init_seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(init_seed)
-        return CosmosModel(config).eval()
+        model = CosmosModel(config).eval()
+        if not config.vae.normalise:  # an untrained autoencoder, too, gives latents of unit size
+            with torch.no_grad():
+                video = synthetic_video(4, 1 + 2 * REPEATS, config.image_size)
+                model.codec.measure_scale(model.codec.posterior(video).mean)
+        return model
 
 
 def process(config: CosmosConfig, pictures: NDArray[np.uint8]) -> Tensor:

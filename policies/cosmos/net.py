@@ -297,11 +297,14 @@ class CosmosNet(nn.Module):
         sinusoid = self.t_embedder[0](timesteps[:, frames]).to(dtype)
         shared, time = self.t_embedder[1](sinusoid), self.t_embedding_norm(sinusoid)
         kept = [] if bank is None or reuse else self._tokens(bank.clean, size)
-        for i, block in enumerate(self._blocks()):
-            stored = bank.blocks[i] if bank is not None and reuse else None
-            x, (k, v) = block(x, time, shared, text[i], turn, stored)
-            if bank is not None and not reuse:
-                bank.blocks.append((k[:, :, kept], v[:, :, kept]))
+        if bank is None:
+            x = self.stack(x, time, shared, text, turn)
+        else:
+            for i, block in enumerate(self._blocks()):
+                stored = bank.blocks[i] if reuse else None
+                x, (k, v) = block(x, time, shared, text[i], turn, stored)
+                if not reuse:
+                    bank.blocks.append((k[:, :, kept], v[:, :, kept]))
         x = self.final_layer(x, time, shared)
         p = self.config.patch
         x = x.reshape(rows, len(frames), *size, p, p, -1).permute(0, 6, 1, 2, 4, 3, 5)
@@ -311,6 +314,18 @@ class CosmosNet(nn.Module):
         whole = torch.zeros_like(latents)
         whole[:, :, frames] = x
         return whole
+
+    def stack(
+        self, x: Tensor, time: Tensor, shared: Tensor, text: list[KV], turn: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Send [R, N, D] through all blocks; arguments as in `Block.forward`.
+
+        A pure function of tensors on one device, so that it can be captured as a CUDA graph
+        (policies/latency).
+        """
+        for block, kv in zip(self._blocks(), text, strict=True):
+            x, _ = block(x, time, shared, kv, turn, None)
+        return x
 
     @staticmethod
     def _tokens(frames: Sequence[int], size: tuple[int, int]) -> list[int]:

@@ -64,35 +64,62 @@ def roles(config: CosmosConfig, batch: Batch, seeds: NDArray[np.uint64]) -> list
 
 def clean_latents(model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64]) -> Tensor:
     """The video that a batch shows, every slot filled; float32 [B, C, T, h, w]."""
-    return _latents(model, batch, _pictures(model, batch, seeds))
+    if batch.features is not None:
+        return _filled(model, batch, batch.features["pictures"])
+    pictures = pictures_of(model, batch, seeds)
+    return _filled(model, batch, picture_latents(model, pictures, batch.size))
 
 
-def _pictures(model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64]) -> dict[int, Tensor]:
+def pictures_of(
+    model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64] | None = None
+) -> dict[int, Tensor]:
+    """Processed pictures of a batch, present and future: slot -> uint8 [B, H, W, 3].
+
+    Args:
+        model: Its configuration says how they are processed.
+        batch: B samples.
+        seeds: For augmentation, where the configuration asks for it; None goes without.
+    """
     from policies.cosmos.model import process
 
     config, layout = model.config, model.config.layout
+    draws = [_generator(seed, AUGMENT) for seed in seeds] if seeds is not None else []
+    augmented = config.augment and bool(draws)
     pictures: dict[int, Tensor] = {}
     for kind, offset in ((SlotKind.IMAGE, 0), (SlotKind.FUTURE_IMAGE, layout.horizon)):
         for place, camera in zip(layout.places(kind), layout.cameras, strict=True):
             frames = batch.at(camera, [offset])[:, 0].cpu().numpy()
-            if config.augment:
+            if augmented:
                 # training crops at random where testing crops the centre
                 for step in config.images[:-1]:
                     frames = step.apply(frames)
                 pictures[place] = torch.from_numpy(np.ascontiguousarray(frames))
             else:
                 pictures[place] = process(config, frames)
-    if config.augment:
+    if augmented:
         # the same parameters for every picture of a sample
         stacked = torch.stack(list(pictures.values()), dim=1)
-        turned = augment(stacked, [_generator(seed, AUGMENT) for seed in seeds])
+        turned = augment(stacked, draws)
         pictures = {place: turned[:, i] for i, place in enumerate(pictures)}
     return pictures
 
 
-def _latents(model: CosmosModel, batch: Batch, pictures: dict[int, Tensor]) -> Tensor:
+def picture_latents(model: CosmosModel, pictures: dict[int, Tensor], rows: int) -> Tensor:
+    """Encode pictures in their slots; float32 [B, C, pictures, h, w], slots rising."""
+    places = sorted(pictures)
+    # causal: nothing after the last picture is needed
+    return model.encode_pictures(pictures, rows, count=places[-1] + 1)[:, :, places]
+
+
+def _filled(model: CosmosModel, batch: Batch, seen: Tensor) -> Tensor:
+    """Put latents of pictures, and all that is injected, into their slots."""
     layout, normaliser = model.config.layout, model.normaliser
-    latents = model.encode_pictures(pictures, batch.size)
+    blank = model.encode_pictures({}, 1, count=1)
+    seen = seen.to(blank)
+    shape = (batch.size, seen.shape[1], len(layout.slots), *seen.shape[3:])
+    latents = seen.new_zeros(shape)
+    latents[:, :, :1] = blank
+    latents[:, :, list(layout.places(SlotKind.IMAGE, SlotKind.FUTURE_IMAGE))] = seen
     now, then = batch.proprio_at(0), batch.proprio_at(layout.horizon)
     value = slots.value_target(
         batch.success, batch.steps_left, horizon=layout.horizon, discount=layout.discount
@@ -120,8 +147,7 @@ def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
     config, layout = model.config, model.config.layout
     seeds = sample_seeds(batch)
     modes = roles(config, batch, seeds)
-    pictures = _pictures(model, batch, seeds)
-    x0 = _latents(model, batch, pictures)
+    x0 = clean_latents(model, batch, seeds)
     device = x0.device
     clean = torch.tensor([layout.clean(mode) for mode in modes], device=device)
     scored = torch.tensor([layout.scored(mode) for mode in modes], device=device)
@@ -143,6 +169,7 @@ def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
         )
     }  # fmt: skip
     if config.autoencoder_loss > 0:
+        pictures = pictures_of(model, batch, seeds)
         terms["autoencoder"] = config.autoencoder_loss * _autoencoder_loss(model, pictures, seeds)
     terms["total"] = torch.stack(list(terms.values())).sum()
     return terms

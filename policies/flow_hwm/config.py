@@ -74,7 +74,8 @@ class FlowHWMConfig:
         tokenizer: "wan" (a shrunk AutoencoderKLWan, part of the weights) or "cosmos"
             (TorchScript files, given beside them).
         tokenizer_dim: Base width of the shrunk tokenizer.
-        tokenizer_weight: Weight of its reconstruction in the loss; 0 keeps it frozen.
+        tokenizer_weight: Weight of its reconstruction in the loss; 0 keeps it frozen, as it
+            was trained beforehand.
         sigma_min: Noise left at t = 1; cfg_drop: share of samples trained without context.
         guidance, steps: Of sampling.
         parity: Names out of `NETWORK_PARITY`.
@@ -226,7 +227,7 @@ def preset_config(variant: str, preset: str, **changes: Any) -> FlowHWMConfig:
             "spatial_factor": 8, "temporal_factor": 4,  # AutoencoderKLWan's
             "past_frames": 5, "future_frames": 4, "frame_stride": 1, "action_stride": 1,
             "action": DELTA_EEF_GRIPPER_CLOSE_POSITIVE.name,
-            "tokenizer": "wan", "tokenizer_dim": 12, "tokenizer_weight": 1.0,
+            "tokenizer": "wan", "tokenizer_dim": 12, "tokenizer_weight": 0.0,
             "bgr": False, "steps": 10,
         }  # fmt: skip
     elif preset == "published":

@@ -26,7 +26,13 @@ from policies.checkpoint import (
 )
 from policies.flow_hwm.config import FlowHWMConfig
 from policies.flow_hwm.network import Context, FlowNetwork
-from policies.flow_hwm.tokenizer import CosmosTokenizer, Tokenizer, WanTokenizer, to_pixels
+from policies.flow_hwm.tokenizer import (
+    CosmosTokenizer,
+    Tokenizer,
+    WanPart,
+    WanTokenizer,
+    to_pixels,
+)
 from policies.noise import noise_from_seeds
 
 # streams of one sample's draws
@@ -47,6 +53,8 @@ class FlowHWM(Pretrained, nn.Module):
         self.identity = Identity(family="flow_hwm", variant=config.variant, preset=config.preset)
         self.network = FlowNetwork(config)
         self.wan = WanTokenizer(config) if config.tokenizer == "wan" else None
+        if self.wan is not None:
+            self.wan.requires_grad_(config.tokenizer_weight > 0)
         self._cosmos: CosmosTokenizer | None = None
         self.statistics = Statistics.identity({"action": config.convention.dim})
 
@@ -90,8 +98,7 @@ class FlowHWM(Pretrained, nn.Module):
             CheckpointMismatch: It compresses otherwise than the config says.
         """
         config = self.config
-        device = next(self.parameters()).device
-        blank = torch.zeros(1, 3, config.frames, *config.image_size, device=device)
+        blank = torch.zeros(1, 3, config.frames, *config.image_size, device=self.device)
         latents = config.past_latents + config.future_latents
         expected = (1, config.latent_channels, latents, *config.latent_size)
         found = tuple(tokenizer.encode(blank).shape)
@@ -116,6 +123,11 @@ class FlowHWM(Pretrained, nn.Module):
                 "this model's weights hold no tokenizer; give it one with attach_tokenizer"
             )
         return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.network.head.weight.device
 
     @property
     def batch_spec(self) -> BatchSpec:
@@ -175,30 +187,55 @@ class FlowHWM(Pretrained, nn.Module):
         Source: code, Flow-HWM/train.py and data/future_video_dataset.py.
         """
         config, spec = self.config, self.batch_spec
-        frames = batch.at(config.camera, spec.frame_offsets)
         inside = batch.valid_at(spec.frame_offsets).all(1)
         inside &= batch.action_valid[:, : spec.horizon].all(1)
+        inside = inside.to(self.device)
         losses: dict[str, Tensor] = {}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and config.tokenizer_weight > 0):
-            latents = self.encode_window(frames)
         if config.tokenizer_weight > 0:
+            frames = self._frames(batch)
+            latents = self.encode_window(frames)
             pixels = to_pixels(frames, bgr=config.bgr)
             error = (self.tokenizer.decode(latents) - pixels).square().flatten(1).mean(1)
             losses["reconstruction"] = _mean_where(error, inside)
-        # the flow must not bend the latents to its own ease
-        future = latents[:, :, config.past_latents :].detach()
-        if self.wan is not None:  # exactly causal, so the past alone gives the same
-            past = latents[:, :, : config.past_latents].detach()
+            # the flow must not bend the latents to its own ease
+            past, future = self._parted(latents.detach())
         else:
-            with torch.no_grad():
-                past = self.encode_past(frames[:, : config.past_frames])
-        past_actions, future_actions = self.actions_beside_frames(batch.actions[:, : spec.horizon])
+            seen = self._window(batch) if batch.features is None else batch.features
+            past, future = (seen[name].to(self.device) for name in ("past", "future"))
+        actions = batch.actions[:, : spec.horizon].to(self.device)
+        past_actions, future_actions = self.actions_beside_frames(actions)
         error = self._flow_error(future, Context(past, past_actions, future_actions), batch)
         losses["flow"] = _mean_where(error, inside)
         total = losses["flow"]
         if config.tokenizer_weight > 0:
             total = total + config.tokenizer_weight * losses["reconstruction"]
         return {**losses, "total": total}
+
+    def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
+        """Latents of each sample's window: "past" [B, C, T, y, x] and "future" [B, C, K, y, x].
+
+        Empty while the tokenizer is trained along: they change with it.
+        """
+        return {} if self.config.tokenizer_weight > 0 else self._window(batch)
+
+    def parts(self) -> dict[str, WanPart]:
+        """What is trained by itself beforehand: "tokenizer", where it is part of the weights."""
+        return {} if self.wan is None else {"tokenizer": WanPart(self, self.wan)}
+
+    @torch.no_grad()
+    def _window(self, batch: Batch) -> dict[str, Tensor]:
+        frames = self._frames(batch)
+        past, future = self._parted(self.encode_window(frames))
+        if self.wan is None:  # only a Wan tokenizer is exactly causal: the past gives the same
+            past = self.encode_past(frames[:, : self.config.past_frames])
+        return {"past": past, "future": future}
+
+    def _frames(self, batch: Batch) -> Tensor:
+        return batch.at(self.config.camera, self.batch_spec.frame_offsets).to(self.device)
+
+    def _parted(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        count = self.config.past_latents
+        return latents[:, :, :count], latents[:, :, count:]
 
     def _flow_error(self, data: Tensor, context: Context, batch: Batch) -> Tensor:
         """Give each row's mean squared velocity error [B]."""

@@ -1,22 +1,30 @@
 """Pictures to continuous causal latents and back.
 
 Two kinds: a shrunk Wan VAE, whose weights are part of the model's, for anything trained
-here; and NVIDIA's Cosmos tokenizer as the TorchScript files in which it is published.
+here (`WanPart` trains it beforehand); and NVIDIA's Cosmos tokenizer as the TorchScript files
+in which it is published.
 
 Axes: B rows, T frames, C latent channels.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
+from policies.batch import Batch, BatchSpec
 from policies.checkpoint import CheckpointMismatch, local_folder
 from policies.flow_hwm.config import FlowHWMConfig
+from policies.training.reconstruction import KL_WEIGHT, Quality, channel_scale, weighted_error
+
+if TYPE_CHECKING:
+    from policies.flow_hwm.model import FlowHWM
 
 ENCODER, DECODER = "encoder.jit", "decoder.jit"  # nvidia/Cosmos-0.1-Tokenizer-CV8x16x16
 
@@ -25,7 +33,7 @@ class Tokenizer(Protocol):
     """Encodes 1 + f n frames to 1 + n latents, each seeing no later frame."""
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode float [B, 3, T, H, W] in -1..1 to [B, C, T', H', W'], unscaled."""
+        """Encode float [B, 3, T, H, W] in -1..1 to [B, C, T', H', W'], as the network takes it."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -37,8 +45,12 @@ class WanTokenizer(nn.Module):
     """A Wan VAE (diffusers `AutoencoderKLWan`) shrunk to the config's `tokenizer_dim`.
 
     Temporal factor 4; spatial factor 8, of which 2 by cutting pictures into patches first, as
-    Wan2.2's does, for speed. Latents are the posterior's mode.
+    Wan2.2's does, for speed. Latents are the posterior's mode, brought to unit size by means
+    and spreads that `measure_scale` takes from an example; until then they are as they come.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: FlowHWMConfig) -> None:
         super().__init__()
@@ -48,7 +60,7 @@ class WanTokenizer(nn.Module):
                 f"{config.temporal_factor} x {config.spatial_factor} x {config.spatial_factor}"
             )
         z = config.latent_channels
-        # the constructor is annotated for its defaults; the means and stds are not used here
+        # the constructor is annotated for its defaults; its own means and stds are not used
         arguments: dict[str, Any] = {
             "base_dim": config.tokenizer_dim,
             "z_dim": z,
@@ -62,14 +74,89 @@ class WanTokenizer(nn.Module):
             "latents_std": [1.0] * z,
         }
         self.vae = AutoencoderKLWan(**arguments)
+        self.register_buffer("mean", torch.zeros(z))
+        self.register_buffer("std", torch.ones(z))
 
     def encode(self, pixels: Tensor) -> Tensor:
         """As `Tokenizer.encode`."""
-        return self.vae.encode(pixels).latent_dist.mode()  # type: ignore[union-attr]
+        return (self.posterior(pixels).mode() - _column(self.mean)) / _column(self.std)
 
     def decode(self, latents: Tensor) -> Tensor:
         """As `Tokenizer.decode`."""
-        return self.vae.decode(latents).sample  # type: ignore[union-attr]
+        return self.draw(latents * _column(self.std) + _column(self.mean))
+
+    def posterior(self, pixels: Tensor) -> Any:
+        """Give diffusers' posterior of pixels, not normalised."""
+        return cast(Any, self.vae.encode(pixels)).latent_dist
+
+    def draw(self, raw: Tensor) -> Tensor:
+        """Decode latents that are not normalised."""
+        return cast(Any, self.vae.decode(raw)).sample
+
+    @torch.no_grad()
+    def measure_scale(self, pixels: Tensor) -> None:
+        """Set means and spreads from an example [B, 3, T, H, W]."""
+        self.take_scale(self.posterior(pixels).mode())
+
+    @torch.no_grad()
+    def take_scale(self, raw: Tensor) -> None:
+        """Set means and spreads so that latents like `raw` [B, C, T', y, x] get unit size."""
+        mean, std = channel_scale(raw)
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+
+class WanPart:
+    """The Wan tokenizer of a model as a learner; see `policies.training.trainable.Part`.
+
+    Args:
+        owner: The model.
+        wan: Its tokenizer.
+    """
+
+    prefixes = ("wan.",)
+
+    def __init__(self, owner: FlowHWM, wan: WanTokenizer) -> None:
+        self._owner, self._wan = owner, wan
+
+    @property
+    def batch_spec(self) -> BatchSpec:
+        """The owner's frames up to the second latent: causal, so longer clips add little."""
+        spec = self._owner.batch_spec
+        count = 1 + self._owner.config.temporal_factor
+        return dataclasses.replace(spec, frame_offsets=spec.frame_offsets[:count])
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """The tokenizer's weights."""
+        return self._wan.parameters()
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms: "reconstruction" (`weighted_error`), "kl" in nats a number, "total"."""
+        pixels = self._pixels(batch)
+        posterior = self._wan.posterior(pixels)
+        error = weighted_error(self._wan.draw(posterior.sample()), pixels)
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return {"reconstruction": error, "kl": kl, "total": error + KL_WEIGHT * kl}
+
+    def after_step(self) -> None:
+        """Nothing."""
+
+    @torch.no_grad()
+    def finish(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Measure the latents' means and spreads, and how good pictures are: "psnr_db"."""
+        quality, bgr = Quality(), self._owner.config.bgr
+        raw: list[Tensor] = []
+        for batch in batches:
+            pixels = self._pixels(batch)
+            raw.append(self._wan.posterior(pixels).mode())
+            quality.add(to_frames(self._wan.draw(raw[-1]), bgr=bgr), to_frames(pixels, bgr=bgr))
+        self._wan.take_scale(torch.cat(raw))
+        return quality.numbers()
+
+    def _pixels(self, batch: Batch) -> Tensor:
+        config = self._owner.config
+        frames = batch.at(config.camera, self.batch_spec.frame_offsets)
+        return to_pixels(frames.to(self._wan.mean.device), bgr=config.bgr)
 
 
 class CosmosTokenizer:
@@ -110,6 +197,10 @@ class CosmosTokenizer:
     def decode(self, latents: Tensor) -> Tensor:
         """As `Tokenizer.decode`."""
         return self._decoder(latents.to(self._dtype)).to(latents.dtype)
+
+
+def _column(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1, 1)
 
 
 def to_pixels(frames: Tensor, *, bgr: bool) -> Tensor:

@@ -105,7 +105,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     k = key.float().repeat_interleave(groups, dim=2).transpose(1, 2)
     v = value.repeat_interleave(groups, dim=2).transpose(1, 2)
     scores = q @ k.transpose(2, 3) * query.shape[-1] ** -0.5
-    scores = scores.masked_fill(~mask[:, None], torch.finfo(torch.float32).min)
+    scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
     return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
 
 

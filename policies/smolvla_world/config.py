@@ -101,6 +101,9 @@ class WorldConfig:
         context: Steps of history that the Prophet sees.
         horizon: Steps ahead that are imagined (K).
         camera: Which of the policy's cameras.
+        own: The encoder is trained here. Its patches are told their place in the picture, for
+            the mean over all of them forgets it, and features are brought to mean 0 and
+            spread 1 by measured values, which are part of the weights.
     """
 
     hidden: int = 1408
@@ -114,6 +117,7 @@ class WorldConfig:
     context: int = 4
     horizon: int = 8
     camera: int = 0
+    own: bool = False
 
     @property
     def history(self) -> tuple[int, ...]:

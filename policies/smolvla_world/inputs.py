@@ -160,7 +160,12 @@ class Inputs(nn.Module, Pretrained):
         return torch.from_numpy(done).to(self.device)
 
     def query(
-        self, frames: Mapping[str, Tensor], proprio: Tensor, instruction: Sequence[str]
+        self,
+        frames: Mapping[str, Tensor],
+        proprio: Tensor,
+        instruction: Sequence[str],
+        *,
+        trim: bool = False,
     ) -> Query:
         """Embed the present.
 
@@ -168,9 +173,14 @@ class Inputs(nn.Module, Pretrained):
             frames: camera -> uint8 [B, H, W, 3], the right way up.
             proprio: [B, P], in its own units.
             instruction: B strings.
+            trim: Pad to the longest of them, as training can afford; masked tokens change
+                nothing but time and rounding.
         """
         pictures = [self.host.pictures(self.steps(frames[c])) for c in self.config.cameras]
         ids, valid = (t.to(self.device) for t in self.tokenizer(instruction))
+        if trim:
+            longest = int(valid.sum(1).max())
+            ids, valid = ids[:, :longest], valid[:, :longest]
         state = self.normalise("proprio", proprio, self.config.host.max_state_dim)
         context, own = self.host.prefix(pictures, ids, valid, state)
         eye = self.config.world.camera if self.config.world else 0

@@ -25,7 +25,9 @@ from policies.smolvla_world.fusion import (
 )
 from policies.smolvla_world.host import Cache
 from policies.smolvla_world.inputs import Inputs, Query
+from policies.smolvla_world.tokenizer import VJepaPart
 from policies.smolvla_world.world import WorldEncoder
+from policies.training.reconstruction import synthetic_video
 
 GATE_CLOSED = 1e-6  # world-modality-vla: below it the memory is not even looked at
 
@@ -245,10 +247,32 @@ class SmolVLAWorld(Inputs):
 
         return losses(self, batch)[0]
 
+    def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
+        """World features, "history" [B, C, D] and "future" [B, K, D]; empty without a future."""
+        if self.encoder is None:
+            return {}
+        from policies.smolvla_world.training import world_features
+
+        history, future = world_features(self, batch)
+        return {"history": history, "future": future}
+
+    def parts(self) -> dict[str, VJepaPart]:
+        """What is trained by itself beforehand: "tokenizer", a small V-JEPA of our own."""
+        if self.encoder is None or not self.encoder.config.own:
+            return {}
+        return {"tokenizer": VJepaPart(self, self.encoder)}
+
 
 def build(config: Config, *, seed: int) -> SmolVLAWorld:
     """Make a model with untrained weights that depend on `seed` alone."""
     devices: list[Any] = []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        return SmolVLAWorld(config)
+        model = SmolVLAWorld(config)
+        if model.encoder is not None and model.encoder.config.own:
+            world = model.encoder.config  # untrained features, too, are of unit size
+            side = (world.crop_px, world.crop_px)
+            video = synthetic_video(16, world.clip_frames, side).transpose(1, 2)
+            with torch.no_grad():
+                model.encoder.measure_scale(model.encoder.pooled(video))
+        return model

@@ -95,7 +95,7 @@ class SmolVLAWorldPolicy:
         actions = config.gripper.apply(
             model.denormalise(done.actions).cpu().numpy().astype(np.float32)
         )
-        seen = None if done.imagined is None else done.imagined.cpu().numpy()
+        seen = None if done.imagined is None else done.imagined.float().cpu().numpy()
         return Prediction(
             actions=actions,
             imagined=None if seen is None else Imagined(latents=seen.astype(np.float32)),

@@ -46,10 +46,12 @@ _FUSION: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 _HORIZON = {"hierarchical_horizons": (6, 30)}
 
+# Nothing is pretrained, so everything must be small enough to learn from simulator pictures
+# alone: 16 tokens per 64 x 64 picture (the published 4 x 4 shuffle would leave 4).
 _TINY_VLM = VlmConfig(
-    hidden=48, layers=6, heads=3, kv_heads=1, head_dim=16, ffn=96, vocabulary=258,
-    vision_hidden=32, vision_layers=2, vision_heads=2, vision_ffn=64,
-    image_px=64, patch_px=8, shuffle=4,
+    hidden=64, layers=6, heads=4, kv_heads=2, head_dim=16, ffn=192, vocabulary=258,
+    vision_hidden=64, vision_layers=3, vision_heads=4, vision_ffn=128,
+    image_px=64, patch_px=8, shuffle=2,
 )  # fmt: skip
 _TINY_HOST = HostConfig(
     vlm=_TINY_VLM,
@@ -61,8 +63,9 @@ _TINY_HOST = HostConfig(
     steps=4,
     freeze_vlm=False,  # nothing is pretrained
 )
+# 8 x 8 patches at two times: fewer would leave nothing to mask when it is trained
 _TINY_WORLD = WorldConfig(
-    hidden=48, layers=2, heads=2, mlp_ratio=2.0, crop_px=32, patch_px=16, horizon=4
+    hidden=64, layers=3, heads=2, mlp_ratio=2.0, crop_px=64, patch_px=8, horizon=4, own=True
 )  # fmt: skip
 _TINY_FUSION = FusionConfig(prophet_heads=4, inject_heads=4)
 

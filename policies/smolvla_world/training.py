@@ -28,6 +28,28 @@ def turn(frames: Tensor, orientation: Orientation) -> Tensor:
     return frames.flip(-2 if orientation is Orientation.MIRRORED else -3)
 
 
+def world_features(model: SmolVLAWorld, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Encode a batch's past and future, [B, C, D] and [B, K, D].
+
+    Samples that follow one another share most of their clips; each is encoded once.
+    """
+    assert model.encoder is not None
+    c, world = model.config, model.world
+    offsets = (*world.history, *range(1, world.horizon + 1))
+    frames = turn(batch.at(c.cameras[world.camera], offsets), c.orientation)
+    count, length = world.context + world.horizon, world.clip_frames
+    ends = batch.step[:, None] + torch.arange(1 - world.context, world.horizon + 1)
+    keys = torch.stack([batch.episode[:, None].expand_as(ends), ends], dim=-1).flatten(0, 1)
+    _, place = torch.unique(keys, dim=0, return_inverse=True)
+    first = torch.full((int(place.max()) + 1,), len(place)).scatter_reduce(
+        0, place, torch.arange(len(place)), "amin"
+    )
+    windows = frames.unfold(1, length, 1).movedim(-1, 2).flatten(0, 1)  # [B count, m, H, W, 3]
+    latents = model.encoder(windows[first].to(model.device), 1)[:, 0][place.to(model.device)]
+    latents = latents.unflatten(0, (batch.size, count))
+    return latents[:, : world.context], latents[:, world.context :]
+
+
 class Step:
     """One training step's data: what was seen, what came, what is drawn."""
 
@@ -35,7 +57,7 @@ class Step:
         c, self.batch = model.config, batch
         way = c.orientation
         now = {name: turn(batch.at(name, (0,))[:, 0], way) for name in c.cameras}
-        self.query = model.query(now, batch.proprio_at(0), batch.instruction)
+        self.query = model.query(now, batch.proprio_at(0), batch.instruction, trim=True)
         seeds = None if batch.seed is None else batch.seed.cpu().numpy().astype(np.uint64)
         self.draws = Draws(seeds, batch.size, model.device)
         self.actions = model.normalise("action", batch.actions, c.host.max_action_dim)
@@ -46,13 +68,13 @@ class Step:
         self.noisy = t * self.noise + (1 - t) * self.actions
         if c.world is None:
             return
-        assert model.encoder is not None
         ahead = tuple(range(1, c.world.horizon + 1))
         eye = c.cameras[c.world.camera]
-        frames = turn(batch.at(eye, (*c.world.history, *ahead)), way)
-        latents = model.encoder(frames.to(model.device), c.world.context + c.world.horizon)
-        self.history = latents[:, : c.world.context]
-        self.future = latents[:, c.world.context :]
+        if batch.features is None:
+            self.history, self.future = world_features(model, batch)
+        else:
+            seen = (batch.features[name] for name in ("history", "future"))
+            self.history, self.future = (x.to(model.device) for x in seen)
         self.present = self.history[:, -1]
         self.valid = batch.valid_at(ahead).to(model.device)
         self.policy_future: Tensor | None = None

@@ -181,6 +181,7 @@ def lerobot_config(
     world = dataclasses.replace(
         fields.world,
         camera=1 if document.get("world_camera") == "wrist" else 0,
+        own=False,  # it was trained on V-JEPA 2's own features
         **_given(document, _WORLD_FIELDS),
     )
     return dataclasses.replace(fields, world=world).with_fusion(**_given(document, _FUSION))

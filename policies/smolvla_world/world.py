@@ -13,15 +13,52 @@ from torch import Tensor, nn
 from transformers import VJEPA2Config, VJEPA2Model
 
 from policies.smolvla_world.config import WorldConfig
+from policies.training.reconstruction import channel_scale
 
 # ImageNet statistics of V-JEPA 2's video processor (facebook/vjepa2-vitg-fpc64-256,
 # preprocessor_config.json).
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LONGEST = 100.0  # period of the slowest wave / 2 pi, in patches; a picture has 8
 _CLIPS_AT_ONCE = 16  # bounds the memory of ViT-g; no effect on values
 
 
+class PlacedPatches(nn.Module):
+    """Patch embeddings plus sines and cosines of row and column.
+
+    V-JEPA's first version had such (Bardes et al. 2024, arXiv:2404.08471); the second one's
+    rotary positions are relative, and with few layers a mean over all tokens then hardly says
+    where anything is (R2 of the end effector: 0.88 without, 0.95 with, after a short training).
+    """
+
+    places: Tensor
+
+    def __init__(self, embeddings: nn.Module, config: WorldConfig) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        side, waves = config.crop_px // config.patch_px, config.hidden // 4
+        rates = _LONGEST ** -(torch.arange(waves) / waves)
+        angles = torch.arange(side)[:, None] * rates
+        axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # [side, hidden / 2]
+        grid = torch.cat(
+            [axis[:, None].expand(-1, side, -1), axis[None].expand(side, -1, -1)], dim=-1
+        )
+        times = config.clip_frames // config.tubelet
+        self.register_buffer("places", grid.flatten(0, 1).repeat(times, 1), persistent=False)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Embed [n, T, 3, side, side] as tokens [n, N, D]."""
+        return self.embeddings(clips) + self.places
+
+
 class WorldEncoder(nn.Module):
-    """Frozen V-JEPA 2 encoder, averaged over all its tokens."""
+    """Frozen V-JEPA 2 encoder, averaged over all its tokens.
+
+    A small one of our own is trained by `policies.smolvla_world.tokenizer`; its features are
+    brought to unit size (`WorldConfig.own`).
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: WorldConfig) -> None:
         super().__init__()
@@ -36,6 +73,10 @@ class WorldEncoder(nn.Module):
         self.vjepa: Any = VJEPA2Model(vjepa)
         self.vjepa.predictor = nn.Identity()  # `skip_predictor`: nothing calls it
         self.requires_grad_(False)
+        if config.own:
+            self.vjepa.encoder.embeddings = PlacedPatches(self.vjepa.encoder.embeddings, config)
+            self.register_buffer("mean", torch.zeros(config.hidden))
+            self.register_buffer("std", torch.ones(config.hidden))
 
     def train(self, mode: bool = True) -> WorldEncoder:
         """Stay in evaluation mode: the encoder is frozen."""
@@ -56,6 +97,17 @@ class WorldEncoder(nn.Module):
         Raises:
             ValueError: Another number of frames.
         """
+        each = self.clips(frames, clips)
+        done = [self.pooled(part) for part in each.split(_CLIPS_AT_ONCE)]
+        found = torch.cat(done).float().unflatten(0, (len(frames), clips))
+        return (found - self.mean) / self.std if self.config.own else found
+
+    def clips(self, frames: Tensor, clips: int) -> Tensor:
+        """Cut and scale frames as `forward` takes them: float32 [B N, clip_frames, 3, side, side].
+
+        Raises:
+            ValueError: Another number of frames.
+        """
         length, side = self.config.clip_frames, self.config.crop_px
         batch, given = frames.shape[:2]
         if given != clips + length - 1:
@@ -68,6 +120,15 @@ class WorldEncoder(nn.Module):
             x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
         mean, std = (x.new_tensor(v)[:, None, None] for v in (_MEAN, _STD))
         x = ((x - mean) / std).unflatten(0, (batch, given))
-        each = x.unfold(1, length, 1).movedim(-1, 2).flatten(0, 1)  # [B N, m, 3, side, side]
-        done = [self.vjepa.get_vision_features(part).mean(1) for part in each.split(_CLIPS_AT_ONCE)]
-        return torch.cat(done).float().unflatten(0, (batch, clips))
+        return x.unfold(1, length, 1).movedim(-1, 2).flatten(0, 1)
+
+    def pooled(self, clips: Tensor) -> Tensor:
+        """Give clips' features [n, D] before any scaling."""
+        return self.vjepa.get_vision_features(clips).mean(1)
+
+    @torch.no_grad()
+    def measure_scale(self, pooled: Tensor) -> None:
+        """Take mean and spread from features [n, D] of an example."""
+        mean, std = channel_scale(pooled)
+        self.mean.copy_(mean)
+        self.std.copy_(std)

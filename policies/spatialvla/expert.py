@@ -78,7 +78,7 @@ class LateExpert(FlowEnds):
 
     def _scaled(self, x: Tensor) -> Tensor:
         # transformers 4.47 made the factor a tensor of the input's own type (45.25 in bfloat16)
-        return x * torch.tensor(self.input_scale, dtype=x.dtype, device=x.device)
+        return x * x.new_full((), self.input_scale)
 
 
 class DeepExpert(FlowEnds):

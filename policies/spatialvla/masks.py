@@ -8,6 +8,7 @@ takes the token's place for its block number, `full` gives everybody block 0.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -58,12 +59,18 @@ def attention_mask(
     if kind is Mask.CAUSAL:
         blocks = places
     else:
-        blocks = torch.tensor([_BLOCKS[kind][role] for role in roles], device=device)
+        blocks = _blocks(kind, tuple(roles), device)
     rule = blocks[None, :] <= blocks[:, None]
     own = places[None, :] == places[:, None]
     whole = (rule[None] & valid[:, None, :]) | own[None]
     last = len(roles) if queries is None else queries
     return whole[:, None, len(roles) - last :]
+
+
+@functools.lru_cache(maxsize=64)
+def _blocks(kind: Mask, roles: tuple[Role, ...], device: torch.device) -> Tensor:
+    # kept: copying it to a GPU at every step would wait for it, and cannot be captured
+    return torch.tensor([_BLOCKS[kind][role] for role in roles], device=device)
 
 
 def positions(valid: Tensor) -> Tensor:

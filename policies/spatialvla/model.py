@@ -84,7 +84,7 @@ class SpatialVLA(Pretrained, nn.Module):
 
     # ------------------------------------------------------------- statistics
 
-    def use_statistics(self, statistics: Statistics) -> None:
+    def set_statistics(self, statistics: Statistics) -> None:
         """Take a data set's statistics (mean and std of action and, with a state, proprio).
 
         Raises:
@@ -121,18 +121,23 @@ class SpatialVLA(Pretrained, nn.Module):
         """Where the weights are."""
         return self.language.norm.weight.device
 
-    def prefix(self, inputs: Inputs, *, cache: bool) -> Prefix:
+    def prefix(self, inputs: Inputs, *, cache: bool, trim: bool = False) -> Prefix:
         """Look and read, once per query.
 
         Args:
             inputs: B rows.
             cache: Keep keys and values where that is exact (every mask but full).
+            trim: Cut off padding that no row of the batch needs. It is masked, so only time
+                and rounding change; training can afford that.
         """
-        config = self.config
+        config, ids, read = self.config, inputs.ids, inputs.words
         seen, real = see(inputs, config, self.vision, self.position_embedding, self.projector)
-        words = self.language.embed_tokens(inputs.ids)
-        tokens = torch.cat((seen, words), 1)
-        valid = torch.cat((real, inputs.words), 1)
+        if trim:  # padding comes last in both
+            most, longest = int(real.sum(1).max()), int(read.sum(1).max())
+            seen, real = seen[:, :most], real[:, :most]
+            ids, read = ids[:, :longest], read[:, :longest]
+        tokens = torch.cat((seen, self.language.embed_tokens(ids)), 1)
+        valid = torch.cat((real, read), 1)
         state = None if inputs.state is None else self.normalise(inputs.state, "proprio")
         roles = [Role.PREFIX] * tokens.shape[1]
         places = positions(valid)
@@ -252,7 +257,7 @@ class SpatialVLA(Pretrained, nn.Module):
         noise, time = noise.to(self.device), self.training_time(uniform.to(self.device))
         at = time[:, None, None]
         noisy = at * noise + (1.0 - at) * actions
-        velocity = self.velocity(noisy, time, self.prefix(inputs, cache=False))
+        velocity = self.velocity(noisy, time, self.prefix(inputs, cache=False, trim=True))
         flow = F.mse_loss(velocity, noise - actions)
         losses = {"flow": flow, "total": flow}
         check_finite(losses)
@@ -298,7 +303,7 @@ class SpatialVLA(Pretrained, nn.Module):
             raise CheckpointMismatch(
                 f"{STATISTICS} is missing; without it actions have no units. Folder: {folder}"
             ) from error
-        model.use_statistics(Statistics.from_json(text))
+        model.set_statistics(Statistics.from_json(text))
         model.tokenizer = load_tokenizer(folder)
         return model
 

@@ -125,7 +125,7 @@ def build(variant: str, options: SpatialVLAOptions) -> SpatialVLAPolicy:
     else:
         model.reconfigure(config)
     if options.statistics is not None:
-        model.use_statistics(read_statistics(options.statistics))
+        model.set_statistics(read_statistics(options.statistics))
     model.to(device=options.device, dtype=getattr(torch, options.dtype))
     try:
         return SpatialVLAPolicy(

@@ -73,7 +73,7 @@ def assemble(model: SpatialVLA, options: SpatialVLAOptions) -> None:
         load_expert(model, folder)
         beside = folder / "norm_stats.json"  # its training script copies the file there
         if beside.exists() and options.statistics is None:
-            model.use_statistics(read_statistics(beside))
+            model.set_statistics(read_statistics(beside))
 
 
 def load_backbone(model: SpatialVLA, source: Path, *, has_vision: bool = True) -> None:

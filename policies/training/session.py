@@ -120,10 +120,12 @@ def train(
         return save_checkpoint(model, job.out / CHECKPOINT, document, half=job.half)
 
 
-def spec_of(policy: Any, part: str, name: str) -> BatchSpec:
-    """Say what a training will need of each sample; see `train` for errors."""
-    model = trainable_of(policy, name)
-    return model.batch_spec if part == WHOLE else part_of(model, part, name).batch_spec
+def spec_of(policy: Any, name: str) -> BatchSpec:
+    """Say what a training will need of each sample; see `train` for errors.
+
+    A part sees some of it: what is drawn for the part serves the whole model afterwards.
+    """
+    return trainable_of(policy, name).batch_spec
 
 
 def save_checkpoint(

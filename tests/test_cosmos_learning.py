@@ -1,0 +1,109 @@
+"""Cosmos in the training loop: its autoencoder, its frozen features, its checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cosmos_doubles import model, observation
+from moving_squares_doubles import (
+    losses,
+    moving_squares,
+    saved,
+    statistics,
+    steps_down,
+    with_features,
+)
+
+from policies.cosmos.model import CosmosModel
+from policies.cosmos.options import CosmosOptions, make
+from policies.cosmos.policy import CosmosPolicy
+from policies.training.trainable import Trainable, adopt, part_of
+
+
+def untrained(variant: str = "direct") -> CosmosPolicy:
+    policy = make(variant, CosmosOptions(steps=2))
+    assert isinstance(policy, CosmosPolicy)
+    return policy
+
+
+def test_the_autoencoder_learns_by_itself() -> None:
+    m = model()
+    part = m.parts()["tokenizer"]
+    batch = moving_squares(part.batch_spec, 2)
+    batch = dataclasses.replace(batch, seed=torch.tensor([0, 1]))  # the present's pictures
+    seen = steps_down(part, batch, 30, lr=3e-3)
+    assert seen[-1] < 0.7 * seen[0]
+    numbers = part.finish([batch])
+    assert 10 < numbers["psnr_db"] < 60
+    with torch.no_grad():
+        latents = m.frozen_features(batch)["pictures"]
+    torch.testing.assert_close(latents.std(dim=(0, 2, 3, 4)), torch.ones(16), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(latents.mean(dim=(0, 2, 3, 4)), torch.zeros(16), atol=1e-3, rtol=0)
+
+
+def test_both_halves_of_the_layout_are_shown() -> None:
+    part = model().parts()["tokenizer"]
+    batch = moving_squares(part.batch_spec, 2)
+    counts = []
+    for future in (True, False):
+        video, places = part._clip(part._pictures(batch), 2, future=future)
+        counts.append((video.shape[2], places))
+    # 1 + 4 frames a slot, up to slot 7 (the future's last picture) or 3
+    assert counts == [(29, [2, 3, 6, 7]), (13, [2, 3])]
+
+
+@pytest.mark.parametrize("variant", ["direct", "planning"])
+def test_features_change_nothing(variant: str) -> None:
+    m = model(variant)
+    batch = moving_squares(m.batch_spec, 4)
+    cached = with_features(m, batch)
+    assert losses(m, cached) == pytest.approx(losses(m, batch), rel=1e-4)
+    blind = dataclasses.replace(
+        cached, frames={c: torch.zeros_like(f) for c, f in batch.frames.items()}
+    )
+    assert losses(m, blind) == losses(m, cached)
+
+
+@pytest.mark.parametrize("changes", [{"augment": True}, {"autoencoder_loss": 1.0}])
+def test_what_changes_is_not_cached(changes: dict[str, Any]) -> None:
+    m = model(**changes)
+    assert m.frozen_features(moving_squares(m.batch_spec, 2)) == {}
+
+
+def test_a_checkpoint_acts_as_the_model_that_was_saved(tmp_path: Path) -> None:
+    policy = untrained()
+    m = policy.model
+    assert isinstance(m, Trainable)
+    m.set_statistics(statistics(m.batch_spec))
+    m.codec.measure_scale(torch.randn(1, 16, 4, 2, 2) * 3 + 1)
+    again = make("direct", CosmosOptions(checkpoint=str(saved(m, tmp_path)), steps=2))
+    obs = observation(m.config, 2, imagine=True)
+    one, two = policy.act(obs), again.act(obs)
+    np.testing.assert_array_equal(one.actions, two.actions)
+    assert one.imagined is not None
+    assert two.imagined is not None
+    assert one.imagined.frames is not None
+    np.testing.assert_array_equal(one.imagined.frames, two.imagined.frames)
+
+
+def test_an_untrained_autoencoder_gives_unit_latents_and_is_adopted(tmp_path: Path) -> None:
+    direct, planning = untrained().model, model("planning")
+    batch = moving_squares(direct.batch_spec, 4)
+    with torch.no_grad():
+        assert 0.2 < float(direct.frozen_features(batch)["pictures"].std()) < 5
+    assert isinstance(planning, CosmosModel)
+    assert isinstance(planning, Trainable)
+    assert isinstance(direct, Trainable)
+    with torch.no_grad():
+        next(direct.codec.vae.parameters()).add_(0.5)
+    direct.codec.measure_scale(torch.randn(1, 16, 4, 2, 2) * 3 + 1)
+    adopt(planning, part_of(planning, "tokenizer", "cosmos"), saved(direct, tmp_path))
+    mine, theirs = planning.codec.state_dict(), direct.codec.state_dict()
+    assert all(torch.equal(mine[k], theirs[k]) for k in theirs)
+    assert "mean" in mine
+    assert not any(p.requires_grad for p in planning.codec.parameters())
