@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from envs import replay
-from envs.demonstration_sources.shared import Progress, Viewpoint, check_room, proprio, seen
+from envs.demonstration_sources.shared import Progress, Viewpoint, proprio, seen
 from envs.processes import spread
 from wamsim.contracts import Outcome, Task
 from wamsim.demonstrations import (
@@ -30,6 +30,7 @@ from wamsim.demonstrations import (
 from wamsim.episode import Episode, Record, read_episode
 from wamsim.errors import ConventionMismatch, RecordCorrupt
 from wamsim.run_folder import RUN_FILE, read_run
+from wamsim.whole_file import check_room
 
 if TYPE_CHECKING:
     from envs.demonstration_sources.lerobot_meta import LeRobotLayout

@@ -187,9 +187,7 @@ def test_burners_glow_where_they_did(resources: Resources) -> None:
     drawn = list(draw_episode(painter, episode, ("agentview",), SIZE))
     for shot, glimpse in zip(drawn, glimpses, strict=True):
         look = Look(cameras=("agentview",), size=SIZE)
-        np.testing.assert_array_equal(
-            shot.colour, shoot(painter, start.fixtures, glimpse, look)[0]
-        )
+        np.testing.assert_array_equal(shot.colour, shoot(painter, start.fixtures, glimpse, look)[0])
     dark = {**arrays, "lit": np.zeros_like(arrays["lit"])}
     (unlit,) = draw_episode(painter, Episode(episode.record, dark), ("agentview",), SIZE, [3])
     assert (drawn[3].colour != unlit.colour).any()

@@ -302,8 +302,9 @@ def test_a_tokenizer_is_adopted_by_another_variant_and_left_alone(
     assert moved
 
 
-def test_cached_features_change_no_loss(squares: Path, tmp_path: Path) -> None:
-    one = job(squares, tmp_path / "out")
+@pytest.mark.parametrize("variant", ["fastwam", "no_video_cotrain"])
+def test_cached_features_change_no_loss(squares: Path, tmp_path: Path, variant: str) -> None:
+    one = job(squares, tmp_path / "out", f"fastwam:{variant}")
     model = one.policy.model
     sampler = Sampler(one.demonstrations, model.batch_spec, np.arange(36), batch=4, seed=0)
     batch = sampler.batch(0)

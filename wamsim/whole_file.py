@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
 from wamsim.errors import OutOfSpace
 
 TEMPORARY_SUFFIX = ".tmp"
+RESERVE_BYTES = 1 << 30  # room on the disk that caches leave alone
 
 # No space, over quota, over the process's file-size limit (`ulimit -f`): free something, go on.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,3 +72,22 @@ def write_whole(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Make a folder, and refuse to fill the disk.
+
+    Args:
+        folder: Where the files go.
+        needed: Bytes.
+
+    Raises:
+        OutOfSpace: They would not fit.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed + RESERVE_BYTES > free:
+        raise OutOfSpace(
+            f"the pictures and features take {needed / 1e9:.1f} GB and the disk has "
+            f"{free / 1e9:.1f} GB free. Choose another --cache, or train on fewer episodes. Folder: {folder}"
+        )

@@ -59,6 +59,7 @@ from wamsim.demonstrations import (
     write_demonstration,
 )
 from wamsim.errors import RecordCorrupt, nearest
+from wamsim.whole_file import check_room
 
 if TYPE_CHECKING:
     from envs.evaluation import Resources
@@ -149,7 +150,7 @@ def draw_hdf5(
     for task in {job.task.name: job.task for job in jobs}.values():
         check_cameras(viewpoint.cameras, task)
     left = sorted((j for j in jobs if not j.target.exists()), key=lambda j: j.index)
-    shared.check_room(folder, viewpoint.bytes(sum(steps[j.target] for j in left)))
+    check_room(folder, viewpoint.bytes(sum(steps[j.target] for j in left)))
     done, reason = len(jobs) - len(left), "there are no demo_N in it"
     for job, sentence in spread(
         left,

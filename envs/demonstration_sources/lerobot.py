@@ -44,6 +44,7 @@ from wamsim.demonstrations import (
     write_demonstration,
 )
 from wamsim.errors import ConventionMismatch, RecordCorrupt
+from wamsim.whole_file import check_room
 
 pc: Any = pyarrow.compute  # made at run time, so without stubs
 _ROW = ("episode_index", "frame_index", "task_index")
@@ -91,7 +92,7 @@ def read_lerobot(
     reader = Reader(meta, layout, keys, viewpoint.size)
     there = {path.name for path in folder.glob("*/*.safetensors")}
     left = [e for e in meta.episodes if _file_name(e) not in there]
-    shared.check_room(folder, viewpoint.bytes(sum(e["length"] for e in left)))
+    check_room(folder, viewpoint.bytes(sum(e["length"] for e in left)))
     done, reason = len(meta.episodes) - len(left), "it has no episodes"
     try:
         for episode in left:

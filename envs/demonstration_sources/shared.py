@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from PIL import Image
 from wamsim.contracts import Frames
 from wamsim.conventions import PROPRIOS, RobotStateLayout, proprio_from_robot_state
 from wamsim.demonstrations import UnusableDemonstrations
-from wamsim.errors import ConventionMismatch, OutOfSpace
+from wamsim.errors import ConventionMismatch
 from wamsim.gallery import Shot
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
-RESERVE_BYTES = 1 << 30  # room on the disk that drawing leaves alone
 
 _POSE = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
 _JOINTS = ("joint_pos", 7)
@@ -54,25 +52,6 @@ class Viewpoint:
         """How much `rows` pictures of every camera take."""
         pixels = self.size[0] * self.size[1] * len(self.cameras)
         return rows * pixels * (3 + (4 if self.depth else 0))
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Make a folder, and refuse to fill the disk.
-
-    Args:
-        folder: Where pictures go.
-        needed: Bytes.
-
-    Raises:
-        OutOfSpace: They would not fit.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if needed + RESERVE_BYTES > free:
-        raise OutOfSpace(
-            f"the pictures take {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free. "
-            f"Choose another --cache, or train on fewer episodes. Folder: {folder}"
-        )
 
 
 def seen(shots: Iterable[Shot], painter: Painter, viewpoint: Viewpoint) -> dict[str, Any]:

@@ -104,13 +104,14 @@ def training_actions(model: FastWam, batch: Batch) -> Tensor:
 def video_latents(model: FastWam, batch: Batch) -> Tensor:
     """Give the frozen VAE's latents of a batch's video, [B, C, 1 + K, h, w].
 
-    Without video co-training that is the first frame alone.
+    Without video co-training that is the first frame alone; the VAE is causal, so it is the
+    same in a longer video.
     """
+    cotrain = model.config.variant != "no_video_cotrain"
     if batch.features is not None:
-        return batch.features["latents"]
-    config = model.config
-    cotrain = config.variant != "no_video_cotrain"
-    return model.vae.encode(batch_video(model, batch, config.frame_offsets if cotrain else (0,)))
+        return batch.features["latents"] if cotrain else batch.features["latents"][:, :, :1]
+    offsets = model.config.frame_offsets if cotrain else (0,)
+    return model.vae.encode(batch_video(model, batch, offsets))
 
 
 def batch_video(model: FastWam, batch: Batch, offsets: Sequence[int]) -> Tensor:

@@ -28,7 +28,7 @@ from policies.checkpoint import (
 from policies.fastwam.blocks import KeyValue
 from policies.fastwam.config import FastWamConfig
 from policies.fastwam.experts import ActionExpert, VideoExpert
-from policies.fastwam.losses import flow_losses, video_latents
+from policies.fastwam.losses import batch_video, flow_losses
 from policies.fastwam.mot import attention_mask, run
 from policies.fastwam.normalise import Normaliser
 from policies.fastwam.text import TextEncoder
@@ -296,8 +296,8 @@ class FastWam(nn.Module, Pretrained):
         return flow_losses(self, batch)
 
     def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
-        """Latents of the batch's video, which every epoch would compute anew: "latents"."""
-        return {"latents": video_latents(self, batch)}
+        """Latents of the whole video, for every variant alike, so that they share the cache."""
+        return {"latents": self.vae.encode(batch_video(self, batch, self.config.frame_offsets))}
 
     def parts(self) -> dict[str, VaePart]:
         """What is trained by itself beforehand: "tokenizer", the video VAE."""

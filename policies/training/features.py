@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.training.sampling import Sampler
-from wamsim.whole_file import temporary_for
+from wamsim.whole_file import check_room, temporary_for
 
 Progress = Callable[[int, int], None]
 
@@ -68,29 +68,45 @@ def cache_features(
         return FeatureCache(folder, total)
     making = temporary_for(folder)
     making.mkdir(parents=True)
+    try:
+        if not _fill(making, model, sampler, batch, progress):
+            return None
+        making.rename(folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return FeatureCache(folder, total)
+
+
+def _fill(
+    making: Path, model: Any, sampler: Sampler, batch: int, progress: Progress | None
+) -> bool:
+    """Compute the arrays; False when the model has nothing to cache."""
     arrays: dict[str, NDArray[Any]] = {}
+    total = len(sampler.set)
     for first in range(0, total, batch):
         numbers = np.arange(first, min(first + batch, total))
         one = sampler.make(numbers, np.zeros(len(numbers), np.int64))
         with torch.no_grad():
             found: dict[str, Tensor] = model.frozen_features(one)
-        if not found:
-            shutil.rmtree(making)
-            return None
-        for name, value in found.items():
-            rows = value.float().cpu().numpy()
-            if name not in arrays:
-                shape = (total, *rows.shape[1:])
+        rows = {name: value.float().cpu().numpy() for name, value in found.items()}
+        if not arrays:
+            check_room(making, sum(r.nbytes for r in rows.values()) // len(numbers) * total)
+            for name, row in rows.items():
                 arrays[name] = np.lib.format.open_memmap(
-                    making / f"{name}.npy", mode="w+", dtype=np.float32, shape=shape
+                    making / f"{name}.npy",
+                    mode="w+",
+                    dtype=np.float32,
+                    shape=(total, *row.shape[1:]),
                 )
-            arrays[name][numbers] = rows
-        if progress:
+        for name, row in rows.items():
+            arrays[name][numbers] = row
+        if progress and arrays:
             progress(int(numbers[-1]) + 1, total)
+        if not arrays:
+            return False
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
-    making.rename(folder)
-    return FeatureCache(folder, total)
+    return True
 
 
 def _fingerprint(model: nn.Module, sampler: Sampler) -> str:
@@ -103,7 +119,7 @@ def _fingerprint(model: nn.Module, sampler: Sampler) -> str:
             digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
     spec = sampler.spec
     what = (spec.cameras, spec.image_size, spec.frame_offsets, spec.horizon, type(model).__name__)
-    digest.update(repr(what).encode())
+    digest.update(repr((what, getattr(model.config, "images", None))).encode())
     for file in sampler.set.files:
         digest.update(json.dumps([str(file.path), file.info.to_json()]).encode())
     return digest.hexdigest()
