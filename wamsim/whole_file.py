@@ -89,5 +89,6 @@ def check_room(folder: Path, needed: int) -> None:
     if needed + RESERVE_BYTES > free:
         raise OutOfSpace(
             f"the pictures and features take {needed / 1e9:.1f} GB and the disk has "
-            f"{free / 1e9:.1f} GB free. Choose another --cache, or train on fewer episodes. Folder: {folder}"
+            f"{free / 1e9:.1f} GB free. Choose another --cache, or train on fewer episodes. "
+            f"Folder: {folder}"
         )
