@@ -27,6 +27,8 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+include results/reference.mk
+
 bench: install ## Genuine LIBERO and wamsim side by side
 	$(BIN)/wamsim bench
 

@@ -121,7 +121,7 @@ def read_run(folder: Path) -> RunInfo:
             raise ValueError("config does not match config_hash; the file was edited")
     except (FileNotFoundError, NotADirectoryError):
         raise RecordCorrupt(
-            f"no run folder: it has no {RUN_FILE}. Name a folder that `wamsim run --out` wrote. "
+            f"no run folder: it has no {RUN_FILE}. Name a folder that `wamsim eval --out` wrote. "
             f"Folder: {folder}"
         ) from None
     except NewerFormat as error:

@@ -22,7 +22,7 @@ from policies.training.sampling import Sampler, split
 from policies.training.statistics import statistics_of
 from policies.training.trainable import Part, Trainable, adopt, part_of, trainable_of
 from wamsim.demonstrations import DemonstrationSet
-from wamsim.provenance import content_hash
+from wamsim.provenance import content_hash, weights_hash
 from wamsim.whole_file import write_whole
 
 CHECKPOINT, ABOUT = "checkpoint", "training.json"
@@ -182,7 +182,7 @@ def _describe(job: Job) -> dict[str, Any]:
         "policy": job.described,
         "part": job.part,
         "config": dataclasses.asdict(job.config),
-        "tokenizer": None if job.tokenizer is None else str(job.tokenizer),
+        "initial_weights": weights_hash(job.policy),  # an adopted tokenizer's included
         "data": content_hash([i.to_json() for i in infos]),
     }
     return {

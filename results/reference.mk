@@ -1,0 +1,62 @@
+# `make reference`: everything that results/README.md says, from nothing. Each step goes on where
+# it was stopped. DEVICE=cuda trains on a GPU; BATCH, STEPS and TRIALS may be changed, and are
+# then no longer the reference.
+
+WAMSIM := $(BIN)/wamsim
+WORK   := results/runs/reference
+DEVICE ?= cpu
+BATCH  ?= 64
+STEPS  ?= 7000
+TRIALS ?= 20
+
+# Trials from 100 on: none of them is ever evaluated. Every task has its own states.
+DEMOS  := $(WORK)/demonstrations
+LEARN  := --data $(DEMOS) --device $(DEVICE)
+
+FASTWAM    := fastwam joint idm no_video_cotrain
+COSMOS     := direct
+SMOLVLA    := base late_gated_xattn flare_tokens multi_layer_inject action_conditioned_prophet
+SPATIALVLA := late_fusion_gemma late_fusion_llama deep_fusion
+FLOW_HWM   := base split_attention
+
+POLICIES := $(FASTWAM:%=fastwam.%) $(COSMOS:%=cosmos.%) $(SMOLVLA:%=smolvla_world.%) \
+            $(SPATIALVLA:%=spatialvla.%)
+MODELS   := $(POLICIES) $(FLOW_HWM:%=flow_hwm.%)
+
+name = $(subst .,:,$(1))
+family = $(firstword $(subst ., ,$(1)))
+variant = $(lastword $(subst ., ,$(1)))
+
+.PHONY: reference reference-demonstrations $(MODELS:%=train-%) $(POLICIES:%=evaluate-%)
+
+reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
+	$(WAMSIM) eval -p random -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/random
+	$(WAMSIM) eval -p oracle -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/oracle
+	$(WAMSIM) bench --policies --sizes tiny --json results/latency.json
+	$(WAMSIM) results $(WORK)/evaluations --out results --latency results/latency.json \
+	  $(foreach m,$(MODELS),--training policies/$(call family,$(m))/reference/$(call variant,$(m))) \
+	  --reproduce "make reference"
+
+reference-demonstrations: install
+	$(WAMSIM) eval -p oracle --set noise=0.2 -s tabletop_object -n 60 --first 100 --seed 1 --out $(DEMOS)
+
+# Tokenizers learn first; spatialvla has none.
+$(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
+	$(WAMSIM) train -p $* --part tokenizer $(LEARN) --out $(WORK)/tokenizer-$* $(TOKENIZER_$*)
+
+TOKENIZER_fastwam       := --steps 4000 --batch 24 --lr 2e-3
+TOKENIZER_cosmos        := --steps 2500 --batch 16 --lr 2e-3
+TOKENIZER_flow_hwm      := --steps 4000 --batch 16 --lr 2e-3
+TOKENIZER_smolvla_world := --steps 700 --batch 16 --lr 1e-3
+
+define model
+train-$(1): reference-demonstrations $(if $(filter spatialvla,$(call family,$(1))),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json)
+	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
+	  $(if $(filter spatialvla,$(call family,$(1))),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
+	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
+	cp $$(WORK)/$(1)/checkpoint/* policies/$(call family,$(1))/reference/$(call variant,$(1))/
+
+evaluate-$(1): train-$(1)
+	$$(WAMSIM) eval -p $(call name,$(1)) -s tabletop_object -n $$(TRIALS) --imagine --out $$(WORK)/evaluations/$(1)
+endef
+$(foreach m,$(MODELS),$(eval $(call model,$(m))))
