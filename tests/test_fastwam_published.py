@@ -171,7 +171,7 @@ def test_fastwams_checkpoints_load(tmp_path: Path, variant: str, own: bool) -> N
     policy = FAMILY.make(variant, options)
     assert isinstance(policy, FastWamPolicy)
     same(policy, model)
-    assert policy.model.vae.mean.tolist() == pytest.approx([0.1] * 8)
+    assert policy.model.vae.mean.tolist() == pytest.approx([0.1] * 16)
     assert policy.model.statistics.get("action", "max", 7).tolist() == [2.0] * 7
     assert np.isfinite(policy.act(observation(2)).actions).all()
     assert "FastWAM" in policy.card.notes

@@ -183,8 +183,8 @@ def test_the_average_by_hand(folder: Path, tmp_path: Path) -> None:
         average = decay * average + (1 - decay) * value
     assert float(one.average["weight"]) == pytest.approx(average, rel=1e-5)
     with one.averaged():
-        assert float(one.model.weight) == pytest.approx(average, rel=1e-5)  # type: ignore[arg-type]
-    assert float(one.model.weight) == seen[-1]  # type: ignore[arg-type]
+        assert one.model.weight.item() == pytest.approx(average, rel=1e-5)  # type: ignore[arg-type]
+    assert one.model.weight.item() == seen[-1]  # type: ignore[arg-type]
 
 
 def test_parts_of_a_batch_add_up_to_it(folder: Path, tmp_path: Path) -> None:

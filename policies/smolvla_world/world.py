@@ -47,7 +47,8 @@ class PlacedPatches(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Embed [n, T, 3, side, side] as tokens [n, N, D]."""
-        return self.embeddings(clips) + self.places
+        tokens = self.embeddings(clips)
+        return tokens + self.places.to(tokens.dtype)
 
 
 class WorldEncoder(nn.Module):
