@@ -285,8 +285,8 @@ def train_command(
     from policies.training.session import Job, spec_of, train
     from wamsim.demonstrations import open_set
 
-    options = {"preset": preset, "init_seed": str(seed), "device": device, **_options(set_ or [])}
-    choice, learner = registry.make_learner(policy, options)
+    defaults = {"preset": preset, "init_seed": str(seed), "device": device}
+    choice, learner = registry.make_learner(policy, _options(set_ or []), defaults=defaults)
     try:
         config = TrainConfig(
             steps=steps, batch=batch, accumulate=accumulate, lr=lr, warmup=warmup, ema=ema,

@@ -228,21 +228,31 @@ def make_world_model(choice: PolicyChoice) -> WorldModel:
 
 
 def make_learner(
-    text: str, options: Mapping[str, str] | None = None
+    text: str,
+    options: Mapping[str, str] | None = None,
+    *,
+    defaults: Mapping[str, str] | None = None,
 ) -> tuple[PolicyChoice, Policy | WorldModel]:
     """Build a policy or a world model, whichever has that name, to be trained.
+
+    Args:
+        text: ``family[:variant]``.
+        options: As of `choose_policy`.
+        defaults: Options for families that have them; `options` go before.
 
     Raises:
         UnknownName: Neither has; with the nearest name of both.
     """
     name = text.partition(":")[0]
-    if name in world_model_names():
-        choice = choose_world_model(text, options)
-        return choice, make_world_model(choice)
-    if name not in policy_names():
-        raise nearest(name, (*policy_names(), *world_model_names()), kind="policy or world model")
-    choice = choose_policy(text, options)
-    return choice, make_policy(choice)
+    known = (*policy_names(), *world_model_names())
+    if name not in known:
+        raise nearest(name, known, kind="policy or world model")
+    world = name in world_model_names()
+    found = world_model_family(name) if world else family(name)
+    fields = {f.name for f in dataclasses.fields(found.config)}
+    given = {k: v for k, v in (defaults or {}).items() if k in fields} | dict(options or {})
+    choice = _choose(text, found, given)
+    return choice, make_world_model(choice) if world else make_policy(choice)
 
 
 def _configure(found: PolicyFamily | WorldModelFamily, options: Mapping[str, str]) -> Any:

@@ -1,0 +1,79 @@
+"""`wamsim train` from the command line, on a run of the oracle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from envs.evaluation import EvalConfig, Resources, closed_loop, evaluate
+from wamsim import registry
+from wamsim.errors import WamsimError
+from wamsim_cli import app
+
+pytestmark = pytest.mark.sim
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, scene_cache_dir: Path) -> Path:
+    choice = registry.choose_policy("oracle", {"noise": "0.2"})
+    config = EvalConfig(policy=choice, suites=("tabletop_object",), seed=1)
+    resources = Resources(workers=1, cache_dir=scene_cache_dir)
+    out = tmp_path_factory.mktemp("train") / "run"
+    return evaluate(
+        config, out=out, episodes=1, first=100, tasks=("0",), resources=resources
+    ).folder  # fmt: skip
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    return done.exit_code, f"{done.output}{done.exception}"
+
+
+def test_train_draws_learns_and_resumes(
+    recorded: Path, scene_cache_dir: Path, tmp_path: Path
+) -> None:
+    common = (
+        "-p", "smolvla_world:base", "--data", recorded, "--out", tmp_path / "out", "--cache",
+        scene_cache_dir, "--batch", 2, "--warmup", 1, "--validate-every", 0, "-w", 1, "--half",
+    )  # fmt: skip
+    code, text = run(*common, "--steps", 2)
+    assert code == 0, text
+    assert "1 episodes of 1 task(s)" in text
+    checkpoint = tmp_path / "out" / "checkpoint"
+    about = json.loads((checkpoint / "training.json").read_text())
+    assert about["first_trial"] == 100
+    assert about["decides"]["config"]["steps"] == 2
+    choice = registry.choose_policy("smolvla_world:base", {"checkpoint": str(checkpoint)})
+    registry.make_policy(choice)
+    code, text = run(*common, "--steps", 2)  # done already: nothing is trained again
+    assert code == 0, text
+    code, text = run(*common, "--steps", 3)
+    assert code != 0
+    assert "another --out" in text
+
+
+def test_bad_input_gets_a_sentence(recorded: Path, scene_cache_dir: Path, tmp_path: Path) -> None:
+    rest = ("--out", tmp_path / "out", "--cache", scene_cache_dir)
+    code, text = run("-p", "fastwan", "-d", recorded, *rest)
+    assert code != 0
+    assert "fastwam" in text
+    code, text = run("-p", "fastwam", "-d", tmp_path / "nowhere", *rest)
+    assert code != 0
+    assert "nowhere" in text
+    code, text = run("-p", "hold", "-d", recorded, *rest)
+    assert code != 0
+    assert "'hold' has nothing to learn" in text
+    code, text = run("-p", "fastwam", "-d", recorded, "--batch", 3, "--accumulate", 2, *rest)
+    assert code != 0
+    assert "equal parts" in text
+
+
+def test_a_world_model_cannot_be_run_by_itself(tmp_path: Path) -> None:
+    choice, model = registry.make_learner("flow_hwm")
+    with pytest.raises(WamsimError, match="--imagine-with flow_hwm:base"):
+        closed_loop(
+            model, choice, ("tabletop_object",), out=tmp_path, episodes=1, resources=Resources()
+        )  # fmt: skip
