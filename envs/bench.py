@@ -148,8 +148,9 @@ class Genuine:
 
 @contextmanager
 def _pool(
-    suite: str, resources: Resources, policy: TablePolicy, *, workers: int, slots: int, exact: bool
-) -> Iterator[Pool]:
+    suite: str, resources: Resources, policy: TablePolicy, *, workers: int, slots: int,
+    exact: bool, threads: int | None,
+) -> Iterator[Pool]:  # fmt: skip
     config = EvalConfig(policy=_CHOICE, suites=(suite,))
     with Pool(
         (suite,),
@@ -158,6 +159,7 @@ def _pool(
         workers=workers,
         slots=slots,
         exact=exact,
+        threads=threads,
     ) as pool:
         pool.wait_until_up()
         yield pool
@@ -237,10 +239,12 @@ def bench(
 
     def compare(
         what: str, genuine: Genuine, policy: TablePolicy, *, count: int = 1, slots: int = 1,
-        exact: bool = False,
+        exact: bool = False, threads: int | None = None,
     ) -> None:  # fmt: skip
         with (
-            _pool(suite, resources, policy, workers=count, slots=slots, exact=exact) as pool,
+            _pool(
+                suite, resources, policy, workers=count, slots=slots, exact=exact, threads=threads
+            ) as pool,
             console.status(what),
         ):
             # drawing at every step is slow enough to be measured by one episode
@@ -285,10 +289,14 @@ def bench(
                 compare(f"two cameras, execute {execute}", genuine, policy)
             policy = TablePolicy(actions, 8, CAMERAS)
             compare("two cameras, execute 8, exact", genuine, policy, exact=True)
-        for count in (1, workers) if "workers" in parts else (1,):
-            policy = TablePolicy(actions, 8, CAMERAS)
-            beside = f", {count} workers" if count > 1 else ""
-            compare(f"two cameras, execute 8{beside}", genuine, policy, count=count)
+        policy = TablePolicy(actions, 8, CAMERAS)
+        compare("two cameras, execute 8", genuine, policy)
+        if "workers" in parts:
+            # A single worker rasterises on all cores; to see what a worker adds, both draw
+            # on one thread.
+            for count in (1, workers):
+                what = f"two cameras, execute 8, {count} x 1 thread"
+                compare(what, genuine, policy, count=count, threads=1)
         genuine.close()
     _print(console, lines, starts)
 
@@ -320,7 +328,8 @@ def _print(console: Console, lines: list[_Line], starts: dict[str, list[float]])
     console.print(table)
     if lines[-1].workers > 1:
         console.print(
-            f"{lines[-1].workers} workers against one: {lines[-1].ours / lines[-2].ours:.2f}x"
+            f"{lines[-1].workers} workers against one, each drawing on one thread: "
+            f"{lines[-1].ours / lines[-2].ours:.2f}x"
         )
     shares = Table("where the time goes", *lines[0].shares, box=None)
     for column in shares.columns[1:]:

@@ -26,13 +26,12 @@ from wamsim.tables import (
     to_json,
     to_latex,
     to_markdown,
-    to_rich,
 )
 
 __all__ = [
     "RunSummary", "SuiteSummary", "compare", "comparison_table", "leaderboard_table",
     "load_run", "load_runs", "paired_table", "success_table", "to_csv", "to_json",
-    "to_latex", "to_markdown", "to_rich",
+    "to_latex", "to_markdown",
 ]  # fmt: skip
 
 STAND_IN = "stand-in visuals"

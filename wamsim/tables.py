@@ -12,18 +12,15 @@ import enum
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import rich.box
-import rich.table
-import rich.text
+from rich.console import Console, ConsoleOptions
 
 from wamsim.intervals import Interval
 
 DASH = "-"
-LEAST_TEXT = 7  # letters of a name before it is folded on a terminal
 
 
 class Score(NamedTuple):
@@ -220,70 +217,15 @@ class Table:
             out.append(one)
         return out
 
-    def __rich__(self) -> rich.table.Table:
-        return to_rich(self)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[object]:
+        from wamsim.terminal import draw  # it needs this module's types
+
+        yield from draw(self, options.max_width)
 
 
-def _left(column: Column) -> bool:
+def is_text(column: Column) -> bool:
+    """Whether a column holds words, which stand to the left and may be folded."""
     return column.kind is Kind.TEXT
-
-
-def _longest(table: Table, column: Column) -> int:
-    place = table.columns.index(column)
-    return max((len(table.texts(row)[place]) for row in table.rows), default=0)
-
-
-def to_rich(table: Table) -> rich.table.Table:
-    """Draw for the terminal."""
-    drawn = rich.table.Table(
-        title=rich.text.Text(table.title),
-        caption=rich.text.Text("\n".join(table.notes)) if table.notes else None,
-        box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        title_justify="left",
-        caption_justify="left",
-    )
-    # On a terminal, width is dear: what is equal or empty is not repeated.
-    kept = [
-        i
-        for i, column in enumerate(table.columns)
-        if column.key not in table.heading
-        and any(
-            row.cells.get(column.key) not in (None, "", 0 if column.quiet else None)
-            for row in table.rows
-        )
-    ]
-    for i in kept:
-        column = table.columns[i]
-        drawn.add_column(
-            rich.text.Text(column.title),
-            justify="left" if _left(column) else "right",
-            overflow="fold",
-            no_wrap=not _left(column),
-            # or a narrow terminal would get names of one letter a line
-            min_width=min(LEAST_TEXT, _longest(table, column)) if _left(column) else None,
-        )
-    above: list[str] = []
-    for i, row in enumerate(table.rows):
-        # Text, not str: "[" would be markup.
-        cells = [rich.text.Text(text) for text in table.texts(row)]
-        heads = [
-            cells[j].plain
-            for key in table.heading
-            for j, column in enumerate(table.columns)
-            if column.key == key and cells[j].plain != DASH
-        ]
-        if heads != above:
-            drawn.add_row(rich.text.Text(", ".join(heads)), style="bold cyan")
-            above = heads
-        following = table.rows[i + 1] if i + 1 < len(table.rows) else None
-        drawn.add_row(
-            *(cells[j] for j in kept),
-            style="bold" if row.strong else None,
-            end_section=following is not None and following.rule,
-        )
-    return drawn
 
 
 def to_markdown(table: Table) -> str:
@@ -293,7 +235,7 @@ def to_markdown(table: Table) -> str:
         return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
     lines = [f"**{table.title}**", "", line([c.title for c in table.columns])]
-    lines.append("|" + "|".join(":--" if _left(c) else "--:" for c in table.columns) + "|")
+    lines.append("|" + "|".join(":--" if is_text(c) else "--:" for c in table.columns) + "|")
     for row in table.rows:
         texts = table.texts(row)
         lines.append(line([f"**{t}**" if row.strong and t != DASH else t for t in texts]))
@@ -341,7 +283,7 @@ def _latex(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """Write a ``table`` environment for the booktabs package; notes in the caption."""
-    spec = "".join("l" if _left(c) else "r" for c in table.columns)
+    spec = "".join("l" if is_text(c) else "r" for c in table.columns)
     caption = ". ".join([table.title, *(note.rstrip(".") for note in table.notes)]) + "."
     lines = [
         r"\begin{table}",
