@@ -22,6 +22,7 @@ from policies.cosmos.planning import aggregate, choose, member_steps, plan
 from policies.cosmos.policy import CosmosPlanner, CosmosPolicy
 from policies.cosmos.text import InstructionTooLong
 from policies.preprocess import ImageSteps
+from wamsim import registry
 from wamsim.contracts import Imaginer
 from wamsim.conventions import Orientation
 from wamsim.errors import ConventionMismatch, UnknownName, WamsimError
@@ -361,3 +362,17 @@ def test_measured_speed_of_reuse(capsys: pytest.CaptureFixture[str]) -> None:
             assert reuse.clean or off < 1e-4
         print(f"  encoding 9 slots {1e3 * whole:.0f} ms, the present's 4 {1e3 * present:.0f} ms")
     assert present < whole
+
+
+def test_pictures_are_what_imagination_aims_at() -> None:
+    policy = registry.make_policy(registry.choose_policy("cosmos:direct"))
+    card = policy.card
+    assert card.imagines is not None
+    height, width = card.imagines.image_size
+    frames = np.zeros((2, 2, 2, height, width, 3), np.uint8)
+    frames[:, 1, 0], frames[:, 1, 1] = 50, 200  # the future's cameras
+    shown = policy.pictures(frames)  # type: ignore[attr-defined]
+    assert shown.shape[:2] == (2, 1)
+    half = shown.shape[3] // 2
+    assert set(np.unique(shown[..., :half, :])) == {50}
+    assert set(np.unique(shown[..., half:, :])) == {200}

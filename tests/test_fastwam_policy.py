@@ -15,6 +15,7 @@ from policies.fastwam.config import VARIANTS, FastWamConfig
 from policies.fastwam.policy import FastWamPolicy
 from policies.fastwam.presets import preset_config
 from policies.fastwam.text import InstructionTooLong
+from wamsim import registry
 from wamsim.contracts import Imaginer
 from wamsim.conventions import Orientation, orient
 from wamsim.errors import UnknownName, WamsimError
@@ -187,3 +188,14 @@ def test_padding_of_a_prompt_is_zero_and_attended_to() -> None:
     assert not torch.allclose(
         whole, model.velocities(latents, actions, times, model.context(cut))[1]
     )
+
+
+def test_pictures_are_what_imagination_aims_at() -> None:
+    policy = registry.make_policy(registry.choose_policy("fastwam:joint"))
+    frames = np.zeros((1, 9, 2, 64, 64, 3), np.uint8)
+    frames[:, 4], frames[:, 8], frames[:, 8, 1] = 10, 20, 30
+    shown = policy.pictures(frames)  # type: ignore[attr-defined]
+    assert shown.shape == (1, 2, 64, 128, 3)
+    assert set(np.unique(shown[0, 0])) == {10}
+    assert set(np.unique(shown[0, 1, :, :64])) == {20}
+    assert set(np.unique(shown[0, 1, :, 64:])) == {30}

@@ -217,6 +217,18 @@ class CosmosPolicy:
         before = self.model.encode_pictures({}, 1, count=self._first_future)
         return self._pictures(before.repeat(len(future), 1, 1, 1, 1), future.transpose(1, 2))
 
+    def pictures(self, frames: Frames) -> Frames:
+        """Give the pictures that imagination aims at: the future's, processed, side by side.
+
+        Args:
+            frames: uint8 [B, 2, cams, H, W, 3], as `encode` takes them.
+
+        Returns:
+            uint8 [B, 1, height, cams * width, 3].
+        """
+        processed = process(self.model.config, frames).numpy()
+        return np.concatenate(np.moveaxis(processed[:, 1:], 2, 0), axis=-2)
+
     def _draw(self, latents: Tensor, pictures: dict[int, Tensor]) -> Frames:
         """Draw the future after the present; injected slots are black again, as published."""
         before = self.model.encode_pictures(pictures, len(latents), count=self._first_future)

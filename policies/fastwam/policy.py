@@ -143,6 +143,20 @@ class FastWamPolicy:
         device = self.model.device
         return self._draw(first.to(device), future.to(device))
 
+    def pictures(self, frames: Frames) -> Frames:
+        """Give the pictures that imagination aims at, as the model sees them.
+
+        Args:
+            frames: uint8 [B, T, cams, H, W, 3], as `encode` takes them.
+
+        Returns:
+            uint8 [B, K, height, width, 3]: the last frame inside each future latent, the
+            cameras side by side.
+        """
+        ends = frames[:, TEMPORAL::TEMPORAL]
+        ready = [self.model.config.images.apply(ends[:, :, i]) for i in range(ends.shape[2])]
+        return np.concatenate(ready, axis=-2)
+
     def _draw(self, first: Tensor, future: Tensor) -> Frames:
         return self.model.vae.decode(torch.cat([first, future], dim=2))[:, TEMPORAL::TEMPORAL]
 
