@@ -122,7 +122,11 @@ def evaluate_command(
         bool, typer.Option("--exact", help="The genuine robosuite loop's solver passes.")
     ] = False,
     imagine: Annotated[
-        bool, typer.Option("--imagine", help="Let policies imagine that do so only on request.")
+        bool,
+        typer.Option(
+            "--imagine",
+            help="Imagine on request too; draw; a world model also foresees holding still.",
+        ),
     ] = False,
     imagine_with: Annotated[
         str | None, typer.Option(help="A world model that foresees beside the policy.")
