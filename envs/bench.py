@@ -274,31 +274,34 @@ def bench(
     for part in parts:
         if part not in PARTS:
             raise nearest(part, PARTS, kind="part of the benchmark")
-    if "physics" in parts:
-        blind = Genuine(suite, task, options, cameras=False)
-        compare("physics only", blind, TablePolicy(actions, 16, ()))
-        compare("physics only, exact", blind, TablePolicy(actions, 16, ()), exact=True)
-        blind.close()
-    looking = [part for part in parts if part != "physics"]
-    if looking:
-        starts = {"genuine": [], "wamsim": []}
-        genuine = Genuine(suite, task, options, cameras=True)
-        if "loop" in parts:
-            for execute in (1, 16):
-                policy = TablePolicy(actions, execute, CAMERAS)
-                compare(f"two cameras, execute {execute}", genuine, policy)
+    try:
+        if "physics" in parts:
+            blind = Genuine(suite, task, options, cameras=False)
+            compare("physics only", blind, TablePolicy(actions, 16, ()))
+            compare("physics only, exact", blind, TablePolicy(actions, 16, ()), exact=True)
+            blind.close()
+        looking = [part for part in parts if part != "physics"]
+        if looking:
+            starts = {"genuine": [], "wamsim": []}
+            genuine = Genuine(suite, task, options, cameras=True)
+            if "loop" in parts:
+                for execute in (1, 16):
+                    policy = TablePolicy(actions, execute, CAMERAS)
+                    compare(f"two cameras, execute {execute}", genuine, policy)
+                policy = TablePolicy(actions, 8, CAMERAS)
+                compare("two cameras, execute 8, exact", genuine, policy, exact=True)
             policy = TablePolicy(actions, 8, CAMERAS)
-            compare("two cameras, execute 8, exact", genuine, policy, exact=True)
-        policy = TablePolicy(actions, 8, CAMERAS)
-        compare("two cameras, execute 8", genuine, policy)
-        if "workers" in parts:
-            # A single worker rasterises on all cores; to see what a worker adds, both draw
-            # on one thread.
-            for count in (1, workers):
-                what = f"two cameras, execute 8, {count} x 1 thread"
-                compare(what, genuine, policy, count=count, threads=1)
-        genuine.close()
-    _print(console, lines, starts)
+            compare("two cameras, execute 8", genuine, policy)
+            if "workers" in parts:
+                # A single worker rasterises on all cores; to see what a worker adds, both draw
+                # on one thread.
+                for count in (1, workers):
+                    what = f"two cameras, execute 8, {count} x 1 thread"
+                    compare(what, genuine, policy, count=count, threads=1)
+            genuine.close()
+    finally:  # an interrupted benchmark shows what it has measured
+        if lines:
+            _print(console, lines, starts)
 
 
 def _genuine_rate(genuine: Genuine, actions: NDArray[np.float32], starts: list[float]) -> float:
@@ -318,13 +321,14 @@ def _print(console: Console, lines: list[_Line], starts: dict[str, list[float]])
             f"{line.ours:.1f}",
             f"[bold]{line.ours / line.genuine:.2f}x[/]",
         )
-    theirs, ours = (statistics.median(starts[k]) for k in ("genuine", "wamsim"))
-    table.add_row(
-        "episode start, ms (warm, no pictures)",
-        f"{theirs * 1e3:.0f}",
-        f"{ours * 1e3:.1f}",
-        f"[bold]{theirs / ours:.0f}x[/]",
-    )
+    if all(starts.values()):
+        theirs, ours = (statistics.median(starts[k]) for k in ("genuine", "wamsim"))
+        table.add_row(
+            "episode start, ms (warm, no pictures)",
+            f"{theirs * 1e3:.0f}",
+            f"{ours * 1e3:.1f}",
+            f"[bold]{theirs / ours:.0f}x[/]",
+        )
     console.print(table)
     if lines[-1].workers > 1:
         console.print(
