@@ -284,9 +284,9 @@ def train_command(
     from envs.demonstrations import Viewpoint, prepare
     from envs.evaluation import closed_loop
     from policies.training.config import TrainConfig
+    from policies.training.job import Job, spec_of, train
     from policies.training.loop import Events
     from policies.training.progress import TrainingProgress
-    from policies.training.session import Job, spec_of, train
     from wamsim.demonstrations import open_set
 
     defaults = {"preset": preset, "init_seed": str(seed), "device": device}
@@ -361,7 +361,7 @@ def results_command(
     ] = None,
 ) -> None:
     """Write results/README.md and the summaries that it was made from."""
-    from policies.training.session import read_about
+    from policies.training.job import read_about
     from wamsim.results_page import write_results
 
     tables = []

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from policies.batch import Batch, BatchSpec
 from policies.checkpoint import Statistics
 from policies.training.config import TrainConfig
+from policies.training.job import ABOUT, Job, train
 from policies.training.loop import Events, Trainer
 from policies.training.sampling import Sampler, split
-from policies.training.session import ABOUT, Job, train
 from policies.training.statistics import statistics_of
 from policies.training.trainable import NotTrainable
 from wamsim import registry
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(folder: Path, tmp_pa
     assert float(model.weight) == seen[-1]
 
 
-# -------------------------------------------------------------------------- session
+# -------------------------------------------------------------------------- jobs
 
 
 def job(folder: Path, out: Path, name: str = "fastwam", **options: object) -> Job:
