@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from envs import replay
-from envs.demonstration_sources.shared import Progress, Viewpoint, proprio, seen
-from envs.processes import spread
+from envs.demonstration_sources.shared import Progress, Viewpoint, make_all, proprio, seen
 from wamsim.contracts import Outcome, Task
 from wamsim.demonstrations import (
     Demonstration,
@@ -210,20 +209,16 @@ def draw_run(
     # all tasks in turn: what is drawn when somebody stops it is a balanced set
     left.sort(key=lambda d: d.record.key.index)
     check_room(folder, viewpoint.bytes(sum(d.record.steps + 1 for d in left)))
-    done = len(drawings) - len(left)
-    source = info.config_hash
-    for drawing, sentence in spread(
+    done, _ = make_all(
         left,
-        partial(Draughtsman, options, viewpoint, source),
+        partial(Draughtsman, options, viewpoint, info.config_hash),
+        total=len(drawings),
         processes=resources.workers,
         group=lambda d: d.task.scene_id,
-    ):
-        if sentence is not None:
-            said(f"left out {drawing.episode.name} of {drawing.record.key.task}: {sentence}")
-            continue
-        done += 1
-        if progress:
-            progress(done, len(drawings))
+        name=lambda d: f"{d.episode.name} of {d.record.key.task}",
+        progress=progress,
+        said=said,
+    )
     if not done:
         raise UnusableDemonstrations(f"no episode could be drawn. Run: {run_dir}")
     return folder

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from envs.evaluation import Resources
+    from envs.rendering import Painter
+    from envs.scene import Scene
 
 # Before anything imports mujoco's rendering: tests run without a display.
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -26,6 +32,30 @@ def libero_assets() -> Path:
     if not (folder / "articulated_objects").is_dir():
         pytest.skip(f"LIBERO's assets are not in {folder}; set WAMSIM_LIBERO_ASSETS")
     return folder
+
+
+@pytest.fixture(scope="module")
+def resources(scene_cache_dir: Path) -> Resources:
+    """One worker of two slots over the tests' scenes."""
+    from envs.evaluation import Resources
+
+    return Resources(workers=1, slots=2, cache_dir=scene_cache_dir)
+
+
+@pytest.fixture
+def painter() -> Iterator[Callable[[Scene], Painter]]:
+    """Makes painters of scenes, and frees their OpenGL memory."""
+    from envs.rendering import Painter
+
+    made: list[Painter] = []
+
+    def one(scene: Scene) -> Painter:
+        made.append(Painter(scene))
+        return made[-1]
+
+    yield one
+    for p in made:
+        p.close()
 
 
 @pytest.fixture(scope="session")

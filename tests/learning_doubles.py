@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from envs.evaluation import EvalConfig, Resources, evaluate
+from wamsim import registry
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, PROPRIOS
 from wamsim.demonstrations import Demonstration, DemonstrationInfo, write_demonstration
 
@@ -46,3 +48,14 @@ def write_set(folder: Path, episodes: int = 4, **options: int) -> Path:
     for index in range(episodes):
         write_demonstration(folder / f"{index:05d}.safetensors", demonstration(index, **options))
     return folder
+
+
+def oracle_run(out: Path, scene_cache_dir: Path, *, episodes: int) -> Path:
+    """Record noisy demonstrations of tabletop_object's first task; gives the run folder."""
+    choice = registry.choose_policy("oracle", {"noise": "0.2"})
+    config = EvalConfig(policy=choice, suites=("tabletop_object",), seed=1)
+    resources = Resources(workers=1, cache_dir=scene_cache_dir)
+    done = evaluate(
+        config, out=out, episodes=episodes, first=100, tasks=("0",), resources=resources
+    )
+    return done.folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -110,6 +111,16 @@ def losses(model: Any, batch: Batch) -> dict[str, float]:
     """Loss terms as numbers."""
     with torch.no_grad():
         return {name: float(value) for name, value in model.loss(batch).items()}
+
+
+def assert_features_suffice(model: Any, batch: Batch, *, rel: float) -> None:
+    """With features the losses stay, and the pictures are looked at no more."""
+    cached = with_features(model, batch)
+    assert losses(model, cached) == pytest.approx(losses(model, batch), rel=rel)
+    blind = dataclasses.replace(
+        cached, frames={c: torch.zeros_like(f) for c, f in batch.frames.items()}
+    )
+    assert losses(model, blind) == losses(model, cached)
 
 
 def saved(model: Any, folder: Path) -> Path:

@@ -7,6 +7,7 @@ import math
 import mujoco
 
 from envs.goals import World, check, holds, parse
+from envs.rendering import Painter
 from envs.scene import Articulation, Region, Robot, Scene, SceneInfo, Thing, Threshold
 
 NO_ROBOT = Robot(
@@ -143,3 +144,8 @@ class Table:
         goal = parse(text)
         check(goal, self.scene)
         return holds(goal, self.world)
+
+
+def draw(p: Painter, camera: str, size=(48, 64), *, qpos=None, lit=(), depth=False):
+    """Draw a painter's scene, as it is built unless `qpos` says otherwise."""
+    return p.draw(p.scene.model.qpos0 if qpos is None else qpos, lit, camera, size, depth)

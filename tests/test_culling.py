@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
-from small_scenes import BOX, PLANE, SPHERE, add_geom, empty_spec, make_scene
+from small_scenes import BOX, PLANE, SPHERE, add_geom, draw, empty_spec, make_scene
 
 from envs import rendering
 from envs.rendering import Painter
@@ -17,23 +16,6 @@ from wamsim import registry
 from wamsim.contracts import EpisodeKey
 
 pytestmark = pytest.mark.sim
-
-
-@pytest.fixture
-def painter() -> Iterator:
-    made: list[Painter] = []
-
-    def one(scene: Scene) -> Painter:
-        made.append(Painter(scene))
-        return made[-1]
-
-    yield one
-    for p in made:
-        p.close()
-
-
-def _draw(p: Painter, camera: str, size=(48, 64), *, qpos=None, lit=(), depth=False):
-    return p.draw(p.scene.model.qpos0 if qpos is None else qpos, lit, camera, size, depth)
 
 
 class Culling:
@@ -197,5 +179,5 @@ def test_drawing_leaves_the_model_as_it_was(painter) -> None:
     spec.worldbody.add_camera(name="down", pos=(0, 0, 2))
     p = painter(make_scene(spec, ("down",)))
     groups = p.scene.model.geom_group.copy()
-    _draw(p, "down")
+    draw(p, "down")
     assert np.array_equal(p.scene.model.geom_group, groups)

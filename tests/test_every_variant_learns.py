@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from learning_doubles import oracle_run
 
 from envs.demonstrations import Viewpoint, prepare
-from envs.evaluation import EvalConfig, Resources, evaluate
+from envs.evaluation import Resources
 from policies.batch import Batch
 from policies.training.sampling import Sampler
 from policies.training.statistics import statistics_of
@@ -32,13 +33,8 @@ VARIANTS += [f"flow_hwm:{v}" for v in registry.world_model_family("flow_hwm").va
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, scene_cache_dir: Path) -> Path:
     """An oracle's run of two episodes."""
-    choice = registry.choose_policy("oracle", {"noise": "0.2"})
-    config = EvalConfig(policy=choice, suites=("tabletop_object",), seed=1)
-    resources = Resources(workers=1, cache_dir=scene_cache_dir)
     out = tmp_path_factory.mktemp("learning") / "run"
-    return evaluate(
-        config, out=out, episodes=2, first=100, tasks=("0",), resources=resources
-    ).folder  # fmt: skip
+    return oracle_run(out, scene_cache_dir, episodes=2)
 
 
 def batch_for(model: Any, run: Path, scene_cache_dir: Path, cache: Path) -> Batch:

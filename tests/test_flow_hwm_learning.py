@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,11 @@ import pytest
 import torch
 from flow_hwm_doubles import inputs, model_of, small
 from moving_squares_doubles import (
-    losses,
+    assert_features_suffice,
     moving_squares,
     saved,
     statistics,
     steps_down,
-    with_features,
 )
 
 from policies.flow_hwm.model import FlowHWM
@@ -44,12 +42,7 @@ def test_the_tokenizer_learns_by_itself() -> None:
 def test_features_change_nothing(variant: str) -> None:
     model = model_of(small(variant))
     batch = moving_squares(model.batch_spec, 4)
-    cached = with_features(model, batch)
-    assert losses(model, cached) == pytest.approx(losses(model, batch), rel=1e-5)
-    blind = dataclasses.replace(
-        cached, frames={c: torch.zeros_like(f) for c, f in batch.frames.items()}
-    )
-    assert losses(model, blind) == losses(model, cached)
+    assert_features_suffice(model, batch, rel=1e-5)
 
 
 def test_a_tokenizer_that_is_trained_along_is_not_cached() -> None:

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import mujoco
 import numpy as np
 import pytest
-from small_scenes import BOX, PLANE, SPHERE, add_geom, empty_spec, make_scene
+from small_scenes import BOX, PLANE, SPHERE, add_geom, draw, empty_spec, make_scene
 
 from envs import goals, rendering
-from envs.rendering import Painter, intrinsics
+from envs.rendering import intrinsics
 from envs.runtime import Look, Simulation, shoot
-from envs.scene import Scene, SuiteOptions, Thing
+from envs.scene import SuiteOptions, Thing
 from wamsim import registry
 from wamsim.contracts import EpisodeKey
 from wamsim.errors import RenderingUnavailable
 
 pytestmark = pytest.mark.sim
-
-
-@pytest.fixture
-def painter() -> Iterator:
-    made: list[Painter] = []
-
-    def one(scene: Scene) -> Painter:
-        made.append(Painter(scene))
-        return made[-1]
-
-    yield one
-    for p in made:
-        p.close()
-
-
-def _draw(p: Painter, camera: str, size=(48, 64), *, qpos=None, lit=(), depth=False):
-    return p.draw(p.scene.model.qpos0 if qpos is None else qpos, lit, camera, size, depth)
 
 
 # ---------------------------------------------------------------- depth and projection
@@ -50,7 +32,7 @@ def _down(height: float) -> mujoco.MjSpec:
 
 @pytest.mark.parametrize("height", [0.3, 0.8, 1.5, 4.0])
 def test_depth_of_a_plane_is_its_distance_along_the_optical_axis(height: float, painter) -> None:
-    _, depth = _draw(painter(make_scene(_down(height), ("down",))), "down", depth=True)
+    _, depth = draw(painter(make_scene(_down(height), ("down",))), "down", depth=True)
     assert (depth.shape, depth.dtype) == ((48, 64), np.float32)
     assert np.abs(depth - height).max() < 1e-3  # everywhere, not along the rays
 
@@ -59,7 +41,7 @@ def test_depth_of_a_box_on_a_plane(painter) -> None:
     spec = _down(1.5)
     add_geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0, 0, 0.15))
     p = painter(make_scene(spec, ("down",)))
-    _, depth = _draw(p, "down", (120, 160), depth=True)
+    _, depth = draw(p, "down", (120, 160), depth=True)
     assert depth[60, 80] == pytest.approx(1.2, abs=1e-3)
     assert depth[2, 2] == pytest.approx(1.5, abs=1e-3)
     # the box's top, 0.4 by 0.2 m at 1.2 m: focal length 60 / tan 30 = 103.9 pixels
@@ -78,7 +60,7 @@ def test_depth_of_a_tilted_floor_is_that_of_a_point_within_the_pixel(
     spec = _down(1.0)
     spec.worldbody.add_camera(name="tilted", **TILTED)
     p = painter(make_scene(spec, ("tilted",)))
-    _, depth = _draw(p, "tilted", size, depth=True)
+    _, depth = draw(p, "tilted", size, depth=True)
     pinhole, pose = intrinsics(p.scene, "tilted", size), p.camera_pose("tilted")
 
     def floor(shift: float) -> np.ndarray:
@@ -105,7 +87,7 @@ def test_a_known_point_lies_where_the_matrices_say(
     add_geom(spec.worldbody, SPHERE, (0.02, 0, 0), pos=point, material="glow")
     spec.worldbody.add_camera(name="tilted", **TILTED)
     p = painter(make_scene(spec, ("tilted",)))
-    picture, depth = _draw(p, "tilted", size, depth=True)
+    picture, depth = draw(p, "tilted", size, depth=True)
     pinhole, pose = intrinsics(p.scene, "tilted", size), p.camera_pose("tilted")
     assert pose[:3, :3] @ pose[:3, :3].T == pytest.approx(np.eye(3), abs=1e-9)
     x, y, z = pinhole @ (np.linalg.inv(pose) @ (*point, 1))[:3]
@@ -126,7 +108,7 @@ def test_pictures_are_upright(painter) -> None:
         spec.add_material(name=name, rgba=colour, emission=1.0)
         add_geom(spec.worldbody, SPHERE, (0.1, 0, 0), pos=at, material=name)
     spec.worldbody.add_camera(name="down", pos=(0, 0, 2), fovy=60)  # x right, y up
-    picture, _ = _draw(painter(make_scene(spec, ("down",))), "down", (60, 60))
+    picture, _ = draw(painter(make_scene(spec, ("down",))), "down", (60, 60))
     rows, _ = np.nonzero(picture[..., 0] > picture[..., 2] + 50)
     _, columns = np.nonzero(picture[..., 2] > picture[..., 0] + 50)
     assert rows.max() < 30  # red lies up
@@ -138,13 +120,13 @@ def test_larger_pictures_grow_the_buffer_and_smaller_ones_stay_the_same(painter)
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 100, 80
     add_geom(spec.worldbody, BOX, (0.2, 0.1, 0.15), pos=(0.1, 0.2, 0.15), rgba=(1, 0, 0, 1))
     p = painter(make_scene(spec, ("down",)))
-    before = _draw(p, "down", (48, 64))[0].copy()
-    large = _draw(p, "down", (480, 640))[0]
+    before = draw(p, "down", (48, 64))[0].copy()
+    large = draw(p, "down", (480, 640))[0]
     assert large.shape == (480, 640, 3)
     assert (large[..., 0] > large[..., 1] + 50).mean() == pytest.approx(
         (before[..., 0] > before[..., 1] + 50).mean(), abs=0.01
     )
-    assert np.array_equal(_draw(p, "down", (48, 64))[0], before)
+    assert np.array_equal(draw(p, "down", (48, 64))[0], before)
 
 
 # ------------------------------------------------------------------------------- lights
@@ -165,7 +147,7 @@ def test_a_burner_shows_when_it_is_lit(alpha: float, painter) -> None:
     p = painter(make_scene(spec, ("down",), (stove,)))
 
     def red(lit: tuple[bool, bool]) -> list[bool]:
-        picture = _draw(p, "down", lit=lit)[0].astype(int)
+        picture = draw(p, "down", lit=lit)[0].astype(int)
         shown = picture[..., 0] > picture[..., 1] + 40
         return [bool(shown[:, :32].any()), bool(shown[:, 32:].any())]
 

@@ -54,11 +54,6 @@ class Photographer:
 
 
 @pytest.fixture(scope="module")
-def resources(scene_cache_dir: Path) -> Resources:
-    return Resources(workers=1, slots=2, cache_dir=scene_cache_dir)
-
-
-@pytest.fixture(scope="module")
 def recorded(
     tmp_path_factory: pytest.TempPathFactory, resources: Resources
 ) -> tuple[Path, Photographer]:

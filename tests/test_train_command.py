@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from learning_doubles import oracle_run
 from typer.testing import CliRunner
 
-from envs.evaluation import EvalConfig, Resources, closed_loop, evaluate
+from envs.evaluation import Resources, closed_loop
 from wamsim import registry
 from wamsim.errors import WamsimError
 from wamsim_cli import app
@@ -18,13 +19,8 @@ pytestmark = pytest.mark.sim
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, scene_cache_dir: Path) -> Path:
-    choice = registry.choose_policy("oracle", {"noise": "0.2"})
-    config = EvalConfig(policy=choice, suites=("tabletop_object",), seed=1)
-    resources = Resources(workers=1, cache_dir=scene_cache_dir)
     out = tmp_path_factory.mktemp("train") / "run"
-    return evaluate(
-        config, out=out, episodes=1, first=100, tasks=("0",), resources=resources
-    ).folder  # fmt: skip
+    return oracle_run(out, scene_cache_dir, episodes=1)
 
 
 def run(*arguments: object) -> tuple[int, str]:

@@ -192,7 +192,7 @@ def test_parts_of_a_batch_add_up_to_it(folder: Path, tmp_path: Path) -> None:
     trainer(folder, tmp_path / "a", whole).run()
     trainer(folder, tmp_path / "b", cut, accumulate=2).run()
     assert cut.calls == 2 * whole.calls
-    assert float(cut.weight) == pytest.approx(float(whole.weight), rel=1e-5)
+    assert cut.weight.item() == pytest.approx(whole.weight.item(), rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights(folder: Path, tmp_path: Path) -> None:
@@ -205,6 +205,32 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(folder: Path, tmp_pa
         one.run()
     assert len(seen) == 2
     assert float(model.weight) == seen[-1]
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_what_ctrl_c_saves_is_a_whole_step(folder: Path, tmp_path: Path, update: bool) -> None:
+    whole = Line()
+    trainer(folder, tmp_path / "whole", whole, steps=6).run()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    model = Line()
+    one = trainer(folder, tmp_path / "out", model, steps=6)
+    one.events = Events(
+        save_every=2, step=lambda step, *_: interrupt() if step == 3 and not update else None
+    )
+    if update:  # after the weights moved, before the average followed
+        calls = iter(range(6))
+        model.after_step = lambda: interrupt() if next(calls) == 2 else None  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        one.run()
+    fresh = Line()
+    again = trainer(folder, tmp_path / "out", fresh, steps=6)
+    assert again.resume()
+    assert again.step == (2 if update else 3)
+    again.run()
+    assert torch.equal(fresh.weight, whole.weight)
 
 
 # -------------------------------------------------------------------------- jobs

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,12 +27,39 @@ from wamsim.rollout import Observer
 _SPEED_WINDOW_S = 5.0  # steps per second over the last few seconds, so that it settles soon
 
 
-class RichProgress(Observer):
+class Bars:
+    """Progress bars on a terminal with sentences above them; use it as a context manager.
+
+    Args:
+        console: Where.
+        progress: The bars.
+    """
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console, self._progress = console, progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def said(self, sentence: str) -> None:
+        """Print a sentence."""
+        self._console.print(escape(sentence), style="yellow", highlight=False)
+
+
+class RichProgress(Bars, Observer):
     """Shows a rollout on a terminal; use it as a context manager."""
 
     def __init__(self, console: Console, title: str) -> None:
-        self._console = console
-        self._progress = Progress(
+        progress = Progress(
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -44,22 +72,11 @@ class RichProgress(Observer):
             console=console,
             transient=False,
         )
+        super().__init__(console, progress)
         self._task = self._progress.add_task(escape(title), total=None, rate="", speed="")
         self._counts = dict.fromkeys(Outcome, 0)
         self._marks: list[tuple[float, int]] = []
         self._steps = 0
-
-    def __enter__(self) -> RichProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def planned(self, total: int, finished: Sequence[Path]) -> None:
         """See `Observer.planned`."""
@@ -85,10 +102,6 @@ class RichProgress(Observer):
         if seconds > 0.5:
             speed = (self._steps - self._marks[0][1]) / seconds
             self._progress.update(self._task, speed=f"{speed:.0f} steps/s")
-
-    def said(self, sentence: str) -> None:
-        """See `Observer.said`."""
-        self._console.print(escape(sentence), style="yellow", highlight=False)
 
     def _rate(self) -> str:
         won, lost = self._counts[Outcome.SUCCESS], self._counts[Outcome.FAILURE]

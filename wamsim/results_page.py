@@ -15,7 +15,6 @@ from typing import Any
 
 from wamsim.errors import ConfigurationMismatch
 from wamsim.imagination.document import to_dict
-from wamsim.imagination.episodes import read_imagination
 from wamsim.imagination.report import imagination_tables
 from wamsim.leaderboard import compare, leaderboard_table, paired_table, success_table
 from wamsim.run_summary import RunSummary, load_runs
@@ -91,8 +90,8 @@ def _paired(runs: Sequence[RunSummary]) -> Iterator[Table]:
 
 def _imagination(runs: Sequence[RunSummary]) -> Iterator[Table]:
     for run in runs:
-        if run.skills:
-            yield from imagination_tables(read_imagination(run.path))
+        if run.imagination is not None and run.skills:
+            yield from imagination_tables(run.imagination)
 
 
 def _training(training: Mapping[str, Mapping[str, Any]]) -> str:
@@ -180,6 +179,7 @@ def _summary(run: RunSummary) -> dict[str, Any]:
         }
         for suite in run.suites.values()
     }
+    imagined = run.imagination if run.skills else None
     return {
         "run": run.path.name,
         "policy": run.policy,
@@ -190,7 +190,7 @@ def _summary(run: RunSummary) -> dict[str, Any]:
             {"suite": k.suite, "task": k.task, "index": k.index, "success": score}
             for k, score in sorted(run.scores.items(), key=lambda item: str(item[0]))
         ],
-        "imagination": to_dict(read_imagination(run.path), _BY) if run.skills else None,
+        "imagination": None if imagined is None else to_dict(imagined, _BY),
         "latency_s": run.latency_s,
         "episodes_per_hour": run.episodes_per_hour,
         "config": run.info.config,

@@ -11,7 +11,7 @@ from typing import Any
 from wamsim.contracts import EpisodeKey, Outcome
 from wamsim.episode import Record
 from wamsim.errors import RecordCorrupt
-from wamsim.imagination.episodes import read_imagination
+from wamsim.imagination.episodes import RunImagination, read_imagination
 from wamsim.imagination.latents import NotFinite
 from wamsim.imagination.resampling import Estimate
 from wamsim.imagination.summary import headline_skill
@@ -72,6 +72,7 @@ class RunSummary:
         latency_s: Median over episodes of a query's mean latency; None without timings.
         skills: Imaginer (the policy, a world model) -> skill of its imagination over all
             horizons (`wamsim.imagination.latents`); empty unless it was asked for.
+        imagination: What the skills were computed from; None unless it was asked for.
         imagination_fault: Why imagination could not be measured, else None.
     """
 
@@ -85,6 +86,7 @@ class RunSummary:
     episodes_per_hour: float | None
     latency_s: float | None
     skills: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+    imagination: RunImagination | None = None
     imagination_fault: str | None = None
 
     @property
@@ -134,10 +136,11 @@ def with_skills(run: RunSummary) -> RunSummary:
         RecordCorrupt: As `read_imagination`.
     """
     try:
-        imaginers = read_imagination(run.path).imaginers
+        found = read_imagination(run.path)
     except NotFinite as error:  # the run's success rates stand all the same
         return replace(run, imagination_fault=str(error))
-    return replace(run, skills={i.imaginer: headline_skill(i) for i in imaginers})
+    skills = {i.imaginer: headline_skill(i) for i in found.imaginers}
+    return replace(run, skills=skills, imagination=found)
 
 
 def load_run(folder: Path) -> RunSummary:

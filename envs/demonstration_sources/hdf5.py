@@ -46,7 +46,6 @@ from envs.demonstration_sources.hdf5_states import (
     shots,
 )
 from envs.demonstration_sources.shared import Progress, Viewpoint
-from envs.processes import spread
 from envs.replay import Painters, check_cameras
 from envs.scene import Scene, SuiteOptions
 from wamsim import registry
@@ -151,21 +150,18 @@ def draw_hdf5(
         check_cameras(viewpoint.cameras, task)
     left = sorted((j for j in jobs if not j.target.exists()), key=lambda j: j.index)
     check_room(folder, viewpoint.bytes(sum(steps[j.target] for j in left)))
-    done, reason = len(jobs) - len(left), "there are no demo_N in it"
-    for job, sentence in spread(
+    done, reason = shared.make_all(
         left,
         partial(Maker, options, viewpoint, own_pictures=own_pictures),
+        total=len(jobs),
         processes=resources.workers,
         group=lambda job: job.task.scene_id,
-    ):
-        if sentence is not None:
-            reason = sentence
-            said(f"left out {job.demo} of {job.task.name}: {sentence}")
-            continue
-        done += 1
-        if progress:
-            progress(done, len(jobs))
+        name=lambda job: f"{job.demo} of {job.task.name}",
+        progress=progress,
+        said=said,
+    )
     if not done:
+        reason = reason or "there are no demo_N in it"
         raise UnusableDemonstrations(f"no demonstration could be used: {reason}. Source: {source}")
     return folder
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from envs.processes import Worker, spread
 from wamsim.contracts import Frames
 from wamsim.conventions import PROPRIOS, RobotStateLayout, proprio_from_robot_state
 from wamsim.demonstrations import UnusableDemonstrations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
+J = TypeVar("J")
 
 _POSE = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
 _JOINTS = ("joint_pos", 7)
@@ -85,6 +87,42 @@ def seen(shots: Iterable[Shot], painter: Painter, viewpoint: Viewpoint) -> dict[
         }
         out["intrinsics"] = {c: intrinsics(scene, c, size).astype(np.float32) for _, c in cameras}
     return out
+
+
+def make_all(
+    left: Sequence[J],
+    build: Callable[[], Worker],
+    *,
+    total: int,
+    processes: int,
+    group: Callable[[J], str],
+    name: Callable[[J], str],
+    progress: Progress | None,
+    said: Callable[[str], None],
+) -> tuple[int, str | None]:
+    """Make what is not there yet, in several processes.
+
+    Args:
+        left: Jobs that are left; see `envs.processes.spread`, as for the next three.
+        build, processes, group: See there.
+        total: All demonstrations, those that are there included.
+        name: Names a job, for sentences.
+        progress: Called with (there, all).
+        said: Called with a sentence for every one that was left out.
+
+    Returns:
+        How many are there now, and why the last that was left out was.
+    """
+    done, reason = total - len(left), None
+    for job, sentence in spread(left, build, processes=processes, group=group):
+        if sentence is not None:
+            reason = sentence
+            said(f"left out {name(job)}: {sentence}")
+            continue
+        done += 1
+        if progress:
+            progress(done, total)
+    return done, reason
 
 
 def fingerprint(files: Iterable[Path], *settings: object) -> str:

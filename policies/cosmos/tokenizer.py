@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from policies.batch import Batch, BatchSpec
 from policies.cosmos.codec import REPEATS
 from policies.cosmos.layout import SlotKind
-from policies.training.reconstruction import KL_WEIGHT, Quality, weighted_error
+from policies.training.reconstruction import Quality, vae_terms, weighted_error
 
 if TYPE_CHECKING:
     from policies.cosmos.model import CosmosModel
@@ -56,9 +56,7 @@ class CodecPart:
         posterior = codec.posterior(video)
         found = cast(Any, codec.vae.decode(posterior.sample())).sample
         errors = [weighted_error(_slot(found, k), _slot(video, k)) for k in places]
-        error = torch.stack(errors).mean()
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return {"reconstruction": error, "kl": kl, "total": error + KL_WEIGHT * kl}
+        return vae_terms(torch.stack(errors).mean(), posterior)
 
     def after_step(self) -> None:
         """Nothing."""

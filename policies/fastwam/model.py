@@ -35,6 +35,7 @@ from policies.fastwam.text import TextEncoder
 from policies.fastwam.tokenizer import VaePart
 from policies.fastwam.vae import WanVae
 from policies.preprocess import ImageSteps
+from policies.training.reconstruction import synthetic_video
 from wamsim.contracts import Frames
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
 
@@ -91,7 +92,9 @@ class FastWam(nn.Module, Pretrained):
             torch.manual_seed(seed)
             model = cls(config)
             if not config.vae.mean:
-                model.vae.measure_scale(_synthetic_video(config))
+                frames = len(config.frame_offsets)
+                example = synthetic_video(4, frames, config.picture_size, moments=frames)
+                model.vae.measure_scale(example)
         return model.to(dtype)
 
     @classmethod
@@ -323,13 +326,3 @@ class FastWam(nn.Module, Pretrained):
     def config_type(cls) -> Any:
         """The class of `config`."""
         return FastWamConfig
-
-
-def _synthetic_video(config: FastWamConfig) -> Tensor:
-    """Smooth random pictures that drift: something for an untrained VAE to be measured on."""
-    height, width = config.picture_size
-    coarse = torch.rand(4, 3, len(config.frame_offsets), height // 8, width // 8)
-    fine = nn.functional.interpolate(
-        coarse, size=(len(config.frame_offsets), height, width), mode="trilinear"
-    )
-    return fine * 2.0 - 1.0

@@ -15,13 +15,10 @@ from torch import Tensor, nn
 
 from policies.batch import Batch, BatchSpec
 from policies.fastwam.config import TEMPORAL
-from policies.training.reconstruction import Quality, weighted_error
+from policies.training.reconstruction import Quality, vae_terms, weighted_error
 
 if TYPE_CHECKING:
     from policies.fastwam.model import FastWam
-
-# Rombach et al. 2022 (arXiv:2112.10752), section 3.1: a slight penalty towards the unit normal
-KL_WEIGHT = 1e-6
 
 # Of so many samples one is learnt as a clip too, the others as single pictures: a clip costs
 # four times as much and shows hardly more than one of its frames.
@@ -60,14 +57,12 @@ class VaePart:
         video = batch_video(self._model, batch, self.batch_spec.frame_offsets)
         clips = video[: max(1, len(video) // STILLS_A_CLIP)]
         parts = [self._terms(video[:, :, :1]), self._terms(clips)]
-        terms = {name: torch.stack([p[name] for p in parts]).mean() for name in parts[0]}
-        return {**terms, "total": terms["reconstruction"] + KL_WEIGHT * terms["kl"]}
+        return {name: torch.stack([p[name] for p in parts]).mean() for name in parts[0]}
 
     def _terms(self, video: Tensor) -> dict[str, Tensor]:
         posterior = cast(Any, self._model.vae.wan.encode(video)).latent_dist
         found = cast(Any, self._model.vae.wan.decode(posterior.sample())).sample
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return {"reconstruction": weighted_error(found, video), "kl": kl}
+        return vae_terms(weighted_error(found, video), posterior)
 
     def after_step(self) -> None:
         """Nothing."""

@@ -9,6 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
 from policies.fastwam.config import PIXEL_PATCH, SPATIAL, VaeConfig
+from policies.training.reconstruction import channel_scale
 from wamsim.contracts import Frames
 
 RGB = 3
@@ -56,8 +57,9 @@ class WanVae(nn.Module):
     def measure_scale(self, video: Tensor) -> None:
         """Set mean and spread from an example, so that an untrained VAE gives unit latents."""
         raw = self._raw(video)
-        self.mean.copy_(raw.mean(dim=(0, 2, 3, 4)))
-        self.std.copy_(raw.std(dim=(0, 2, 3, 4)).clamp_min(1e-3))
+        mean, std = channel_scale(raw)
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from policies.batch import Batch, BatchSpec
 from policies.checkpoint import CheckpointMismatch, local_folder
 from policies.flow_hwm.config import FlowHWMConfig
-from policies.training.reconstruction import KL_WEIGHT, Quality, channel_scale, weighted_error
+from policies.training.reconstruction import Quality, channel_scale, vae_terms, weighted_error
 
 if TYPE_CHECKING:
     from policies.flow_hwm.model import FlowHWM
@@ -135,8 +135,7 @@ class WanPart:
         pixels = self._pixels(batch)
         posterior = self._wan.posterior(pixels)
         error = weighted_error(self._wan.draw(posterior.sample()), pixels)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return {"reconstruction": error, "kl": kl, "total": error + KL_WEIGHT * kl}
+        return vae_terms(error, posterior)
 
     def after_step(self) -> None:
         """Nothing."""

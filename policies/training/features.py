@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,14 @@ class FeatureCache:
 
     Args:
         folder: Where.
-        total: Samples in the set.
     """
 
-    def __init__(self, folder: Path, total: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._arrays: dict[str, NDArray[Any]] = {
             path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))
         }
-        self.total = total
 
-    def of(self, numbers: NDArray[np.int64]) -> dict[str, Tensor]:
+    def of(self, numbers: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
         """Give samples' features, name -> [B, ...]."""
         return {n: torch.from_numpy(np.asarray(a[numbers])) for n, a in self._arrays.items()}
 
@@ -62,10 +60,9 @@ def cache_features(
     """
     if not hasattr(model, "frozen_features"):
         return None
-    total = len(sampler.set)
     folder = cache / _fingerprint(model, sampler)
     if folder.exists():
-        return FeatureCache(folder, total)
+        return FeatureCache(folder)
     making = temporary_for(folder)
     making.mkdir(parents=True)
     try:
@@ -74,7 +71,7 @@ def cache_features(
         making.rename(folder)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return FeatureCache(folder, total)
+    return FeatureCache(folder)
 
 
 def _fill(
@@ -88,6 +85,8 @@ def _fill(
         one = sampler.make(numbers, np.zeros(len(numbers), np.int64))
         with torch.no_grad():
             found: dict[str, Tensor] = model.frozen_features(one)
+        if not found:
+            return False
         rows = {name: value.float().cpu().numpy() for name, value in found.items()}
         if not arrays:
             check_room(making, sum(r.nbytes for r in rows.values()) // len(numbers) * total)
@@ -100,10 +99,8 @@ def _fill(
                 )
         for name, row in rows.items():
             arrays[name][numbers] = row
-        if progress and arrays:
+        if progress:
             progress(int(numbers[-1]) + 1, total)
-        if not arrays:
-            return False
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
     return True

@@ -59,10 +59,7 @@ class Job:
     half: bool = False
 
 
-def train(
-    job: Job,
-    events: Events | None = None,
-) -> Path:
+def train(job: Job, events: Events | None = None) -> Path:
     """Train, or go on with a training that was killed.
 
     Returns:
@@ -94,11 +91,13 @@ def train(
     if part is None:
         model.set_statistics(statistics_of(job.demonstrations, spec, model))
     document = _describe(job)
-    features = None
     if part is None:
         features = cache_features(
             model, sampler, job.cache, batch=config.batch, progress=events.features
         )
+        for one in (sampler, validation):
+            if one is not None:
+                one.features = features
     model.train()
     trainer = Trainer(
         model=model,
@@ -107,7 +106,6 @@ def train(
         folder=job.out,
         train=sampler,
         validation=validation,
-        features=features,
         config_hash=content_hash(document["decides"]),
         events=events,
     )

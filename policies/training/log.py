@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 LOG = "log.jsonl"
@@ -28,7 +27,7 @@ class TrainingLog:
         self._board: Any = None
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:  # optional: pip install wamsim[tensorboard]
+        except ImportError:  # optional: pip install tensorboard
             return
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1)
 
@@ -45,17 +44,6 @@ class TrainingLog:
         self._file.close()
         if self._board is not None:
             self._board.close()
-
-    def __enter__(self) -> TrainingLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _step(line: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -15,13 +15,11 @@ from torch import Tensor, nn
 
 from policies.batch import Batch, check_finite
 from policies.training.config import TrainConfig
-from policies.training.features import FeatureCache
 from policies.training.log import TrainingLog
 from policies.training.sampling import Sampler
 from policies.training.state import STATE, load_state, save_state
 
-VALIDATION_SEED = 1 << 40  # its samples and noise are the same at every check
-VALIDATION_BATCHES = 8
+VALIDATION_BATCHES = 8  # the same ones, with the same noise, at every check
 FREE_OF_DECAY = 1  # parameters of so few axes (biases, norms, gates) are not decayed
 
 
@@ -85,7 +83,6 @@ class Trainer:
         folder: Where state, log and checkpoint go.
         train: Samples to learn from.
         validation: Samples to check on, or None.
-        features: What frozen parts gave, or None.
         config_hash: Of everything that decides the result.
         events: Who is told.
     """
@@ -96,7 +93,6 @@ class Trainer:
     folder: Path
     train: Sampler
     validation: Sampler | None = None
-    features: FeatureCache | None = None
     config_hash: str = ""
     events: Events = field(default_factory=Events)
 
@@ -122,6 +118,7 @@ class Trainer:
             n: p.detach().clone() for n, p in zip(self.names, self.parameters, strict=True)
         }
         self.step = 0
+        self._whole = True  # weights, moments and averages are of one and the same step
 
     @property
     def state_path(self) -> Path:
@@ -155,11 +152,13 @@ class Trainer:
     def run(self) -> None:
         """Train to the configured number of steps; saves on the way and on Ctrl-C.
 
+        Interrupted within an update it saves nothing: what is saved is always whole.
+
         Raises:
             FloatingPointError: A loss term is not finite; the weights are those before it.
         """
         events, config = self.events, self.config
-        with TrainingLog(self.folder, from_step=self.step) as log:
+        with contextlib.closing(TrainingLog(self.folder, from_step=self.step)) as log:
             try:
                 while self.step < config.steps:
                     began = time.perf_counter()
@@ -178,7 +177,8 @@ class Trainer:
                     if _due(self.step, events.save_every, last):
                         self.save()
             except KeyboardInterrupt:
-                self.save()
+                if self._whole:
+                    self.save()
                 raise
 
     def _one_step(self) -> tuple[dict[str, float], float, float]:
@@ -188,7 +188,7 @@ class Trainer:
         lr = config.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batch = self._batch(self.train, step)
+        batch = self.train.batch(step)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for piece in _pieces(batch, config.accumulate):
@@ -200,6 +200,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.accumulate
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, config.clip))
         check_finite({"gradient norm": torch.tensor(norm)})
+        self._whole = False
         self.optimizer.step()
         getattr(self.learner, "after_step", lambda: None)()
         decay = config.ema_at(step) if config.ema else 0.0
@@ -207,13 +208,8 @@ class Trainer:
             for name, parameter in zip(self.names, self.parameters, strict=True):
                 self.average[name].lerp_(parameter.detach(), 1.0 - decay)
         self.step += 1
+        self._whole = True
         return sums, lr, norm
-
-    def _batch(self, sampler: Sampler, step: int) -> Batch:
-        batch = sampler.batch(step)
-        if self.features is None:
-            return batch
-        return replace(batch, features=self.features.of(sampler.numbers(step)))
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.bf16 and self.device.type == "cuda":
@@ -226,7 +222,7 @@ class Trainer:
         found: list[dict[str, Tensor]] = []
         with self.averaged(), torch.no_grad(), self._precision():
             for number in range(VALIDATION_BATCHES):
-                found.append(self.learner.loss(self._batch(self.validation, number)))
+                found.append(self.learner.loss(self.validation.batch(number)))
         return {
             name: float(np.mean([float(one[name]) for one in found if name in one]))
             for name in found[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,9 +17,10 @@ from rich.progress import (
 )
 
 from wamsim.demonstrations import DemonstrationSet
+from wamsim.progress import Bars
 
 
-class TrainingProgress:
+class TrainingProgress(Bars):
     """Shows a training; use it as a context manager.
 
     Args:
@@ -30,10 +30,9 @@ class TrainingProgress:
     """
 
     def __init__(self, console: Console, title: str, steps: int) -> None:
-        self._console = console
         self._title = title
         self._steps = steps
-        self._progress = Progress(
+        progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -43,19 +42,8 @@ class TrainingProgress:
             TimeRemainingColumn(),
             console=console,
         )
+        super().__init__(console, progress)
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> TrainingProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
 
     def drawn(self, done: int, total: int) -> None:
         """Episodes whose pictures are there."""
@@ -79,10 +67,6 @@ class TrainingProgress:
             f"{len(demonstrations)} env steps{left_out}.",
             highlight=False,
         )
-
-    def said(self, sentence: str) -> None:
-        """Print a sentence."""
-        self._console.print(escape(sentence), style="yellow", highlight=False)
 
     def _show(self, what: str, done: int, total: int, text: str = "") -> None:
         if what not in self._tasks:

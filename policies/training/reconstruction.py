@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,23 +31,42 @@ def weighted_error(found: Tensor, real: Tensor) -> Tensor:
     return ((found - real).abs() * (1.0 + DETAIL_WEIGHT * detail)).mean()
 
 
+def vae_terms(error: Tensor, posterior: Any) -> dict[str, Tensor]:
+    """Give a VAE's loss terms.
+
+    Args:
+        error: Of the reconstruction, a scalar.
+        posterior: diffusers' diagonal Gaussian over latents.
+
+    Returns:
+        "reconstruction", "kl" in nats a number, and "total".
+    """
+    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    return {"reconstruction": error, "kl": kl, "total": error + KL_WEIGHT * kl}
+
+
 def channel_scale(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and spread of each channel of latents [B, C, ...], both [C]; the spread never 0."""
     over = [axis for axis in range(latents.ndim) if axis != 1]
     return latents.mean(dim=over), latents.std(dim=over).clamp_min(SPREAD_FLOOR)
 
 
-def synthetic_video(clips: int, frames: int, size: tuple[int, int]) -> Tensor:
+def synthetic_video(
+    clips: int, frames: int, size: tuple[int, int], *, moments: int | None = None
+) -> Tensor:
     """Smooth random pictures that drift: something to measure an untrained tokenizer on.
 
     Args:
         clips, frames: How many (B, T).
         size: (height, width).
+        moments: Random pictures a clip, between which it drifts; None takes a quarter of
+            the frames.
 
     Returns:
         [B, 3, T, height, width] in -1..1, from torch's generator.
     """
-    coarse = torch.rand(clips, 3, max(2, frames // 4), size[0] // 8, size[1] // 8)
+    moments = max(2, frames // 4) if moments is None else moments
+    coarse = torch.rand(clips, 3, moments, size[0] // 8, size[1] // 8)
     return F.interpolate(coarse, size=(frames, *size), mode="trilinear") * 2.0 - 1.0
 
 

@@ -7,7 +7,7 @@ batches that it would have seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from policies.batch import Batch, BatchSpec
 from wamsim.demonstrations import DemonstrationSet, UnusableDemonstrations
+
+if TYPE_CHECKING:
+    from policies.training.features import FeatureCache
 
 ORDER, NOISE = 1, 2  # what a draw is for
 
@@ -59,6 +62,9 @@ class Sampler:
         batch: Samples of a batch.
         seed: Of the training.
 
+    Attributes:
+        features: What frozen parts gave for every sample of the set; goes into batches.
+
     Raises:
         UnusableDemonstrations, ConventionMismatch: The episodes lack what the spec asks.
     """
@@ -76,6 +82,7 @@ class Sampler:
         self.set, self.spec, self.samples = demonstrations, spec, samples
         self._batch, self._seed = batch, seed
         self._order: tuple[int, NDArray[np.int64]] | None = None
+        self.features: FeatureCache | None = None
 
     def numbers(self, step: int) -> NDArray[np.int64]:
         """Give the sample numbers of a step; every sample once before any comes again."""
@@ -123,6 +130,7 @@ class Sampler:
             episode=torch.tensor([row["episode"] for row in rows]),
             step=torch.tensor([row["step"] for row in rows]),
             seed=torch.from_numpy(np.asarray(seeds, np.int64)),
+            features=None if self.features is None else self.features.of(numbers),
             **geometry,
         )
 
