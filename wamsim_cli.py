@@ -253,6 +253,9 @@ def train_command(
     warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 200,
     ema: Annotated[float, typer.Option(min=0.0, help="Decay of the averaged weights.")] = 0.999,
     seed: Annotated[int, typer.Option(help="Of order, noise and untrained weights.")] = 0,
+    shift: Annotated[
+        int, typer.Option(min=0, help="Pixels that pictures are moved by at random.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; part of the result.")] = 1,
     validate_every: Annotated[
@@ -294,7 +297,7 @@ def train_command(
     try:
         config = TrainConfig(
             steps=steps, batch=batch, accumulate=accumulate, lr=lr, warmup=warmup, ema=ema,
-            seed=seed, validate_every=validate_every, threads=threads,
+            seed=seed, validate_every=validate_every, threads=threads, shift=shift,
         )  # fmt: skip
     except ValueError as error:
         raise WamsimError(str(error)) from error

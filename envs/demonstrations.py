@@ -277,6 +277,7 @@ class Draughtsman:
                 source=self._source,
             ),
             actions=arrays["actions"].astype(np.float32),
+            intended=arrays["intended"].astype(np.float32) if "intended" in arrays else None,
             proprio=proprio(arrays["robot_state"], task.robot_state, suite=task.suite),
             **pictures,
         )

@@ -27,6 +27,8 @@ class BatchSpec:
         horizon: Actions from the sample's step on (H).
         action, proprio: Conventions; proprioception comes at every frame offset.
         depth: Also metric depth and camera matrices.
+        executed: Actions as they were executed (world models); else as the expert meant them,
+            where the demonstrations tell the two apart.
     """
 
     cameras: tuple[str, ...]
@@ -36,6 +38,7 @@ class BatchSpec:
     action: ActionConvention
     proprio: ProprioConvention | None
     depth: bool = False
+    executed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

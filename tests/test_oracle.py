@@ -341,6 +341,10 @@ def test_noise_is_added_by_seed_and_none_is_exactly_none(start: PrivilegedState)
     added = [motion.perturbation(3, step, 0.2) for step in range(8)]  # reaching: all of it
     assert noisy[:, :6] == pytest.approx(np.clip(calm[:, :6] + added, -1, 1), abs=1e-6)
     assert np.array_equal(noisy[:, 6], calm[:, 6])  # fingers are left alone
+    meant = ask(oracles[0.2], start, seed=3).intended
+    assert meant is not None
+    assert np.array_equal(meant[0], calm)  # imitation learns from this
+    assert ask(oracles[0.0], start).intended is None
     assert np.array_equal(noisy, chunk(0.2, 3))
     assert np.abs(noisy - chunk(0.2, 4)).max() > 0.02
 

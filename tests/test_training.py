@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from policies.batch import Batch, BatchSpec
 from policies.checkpoint import Statistics
+from policies.training import augmentation
 from policies.training.config import TrainConfig
 from policies.training.job import ABOUT, Job, train
 from policies.training.loop import Events, Trainer
@@ -130,6 +131,64 @@ def test_a_camera_that_nobody_drew_is_named(folder: Path) -> None:
     spec = dataclasses.replace(SPEC, cameras=("frontview",))
     with pytest.raises(UnusableDemonstrations, match="lacks frames/frontview"):
         Sampler(open_set([folder]), spec, np.arange(3), batch=1, seed=0)
+
+
+def test_policies_learn_what_was_meant_and_world_models_what_was_done(tmp_path: Path) -> None:
+    one = demonstration(0, steps=6, size=16)
+    meant = one.actions * 0.5
+    write_demonstration(tmp_path / "0.safetensors", dataclasses.replace(one, intended=meant))
+    demonstrations = open_set([tmp_path])
+    for executed, truth in ((False, meant), (True, one.actions)):
+        spec = dataclasses.replace(SPEC, executed=executed)
+        batch = Sampler(demonstrations, spec, np.arange(6), batch=1, seed=0).make(
+            [1], np.array([0])
+        )
+        np.testing.assert_array_equal(batch.actions[0], truth[1:5])
+        found = statistics_of(demonstrations, spec, object()).values["action"]["max"]
+        np.testing.assert_allclose(found, truth.max(0), rtol=1e-6)
+
+
+# --------------------------------------------------------------------- augmentation
+
+
+def test_pictures_are_moved_by_hand() -> None:
+    rows, columns = torch.meshgrid(torch.arange(4), torch.arange(5), indexing="ij")
+    depth = (10 * rows + columns).expand(2, 3, 4, 5)  # [B, T, H, W]: says where a pixel came from
+    moved = augmentation.shifted(depth, torch.tensor([[1, -2], [0, 0]]))
+    assert moved.shape == depth.shape
+    # down by one, left by two; the last row and the first column are repeated
+    assert moved[0, 2].tolist() == [
+        [10, 10, 10, 11, 12], [20, 20, 20, 21, 22], [30, 30, 30, 31, 32], [30, 30, 30, 31, 32]
+    ]  # fmt: skip
+    assert torch.equal(moved[1], depth[1])
+    colour = torch.stack([depth, depth + 100, depth + 200], dim=-1)
+    by = torch.tensor([[1, -2], [0, 0]])
+    assert torch.equal(augmentation.shifted(colour, by)[..., 1], moved + 100)
+
+
+def test_a_moved_camera_sees_the_same_ray() -> None:
+    camera = torch.tensor([[[50.0, 0, 31.5], [0, 50.0, 31.5], [0, 0, 1]]])
+    by = torch.tensor([[3, -2]])
+    ray = torch.linalg.inv(camera) @ torch.tensor([20.0, 30.0, 1.0])
+    # old pixel (x 20, y 30) is now at (x 22, y 27)
+    again = torch.linalg.inv(augmentation.moved_centre(camera, by)) @ torch.tensor(
+        [22.0, 27.0, 1.0]
+    )
+    assert torch.allclose(ray, again)
+
+
+def test_shifts_are_a_function_of_the_samples_seed(folder: Path) -> None:
+    demonstrations = open_set([folder])
+    plain = Sampler(demonstrations, SPEC, np.arange(24), batch=8, seed=3).batch(5)
+    moving = Sampler(demonstrations, SPEC, np.arange(24), batch=8, seed=3, shift=2)
+    batch, again = moving.batch(5), moving.batch(5)
+    assert torch.equal(batch.frames["agentview"], again.frames["agentview"])
+    assert plain.seed is not None
+    by = augmentation.offsets(plain.seed.tolist(), 1, 2)[:, 0]
+    assert int(by.abs().max()) == 2
+    expected = augmentation.shifted(plain.frames["agentview"], by)
+    assert torch.equal(batch.frames["agentview"], expected)
+    assert torch.equal(batch.actions, plain.actions)
 
 
 # ------------------------------------------------------------------------ optimizer

@@ -229,6 +229,9 @@ class Prediction:
 
     Attributes:
         actions: float32 [B, H, A] in the card's action convention.
+        intended: float32 [B, H, A]; what an expert meant where it perturbed its own actions
+            on purpose. Recorded, never executed: imitation learns from it (DART,
+            arXiv:1703.09327). None when the actions are what was meant.
         imagined: What it foresaw, or None.
         value: float32 [B], its own estimate of success in [0, 1], or None.
         memory: B values handed back at the row's next query, or None.
@@ -239,6 +242,7 @@ class Prediction:
     """
 
     actions: Floats
+    intended: Floats | None = None
     imagined: Imagined | None = None
     value: Floats | None = None
     memory: Sequence[Any] | None = None

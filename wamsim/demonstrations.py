@@ -74,7 +74,8 @@ class Demonstration:
 
     Attributes:
         info: What it is of.
-        actions: float32 [S, A].
+        actions: float32 [S, A], as executed.
+        intended: float32 [S, A], what the expert meant where it perturbed them; None: the same.
         frames: camera -> uint8 [S + 1, H, W, 3] RGB, upright.
         proprio: Convention's name -> float32 [S + 1, P].
         depth: camera -> float32 [S + 1, H, W] metres.
@@ -89,11 +90,14 @@ class Demonstration:
     depth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
     intrinsics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
     extrinsics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
+    intended: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         steps = self.info.steps
         if self.actions.shape[:1] != (steps,):
             raise ValueError(f"actions {self.actions.shape} for {steps} steps")
+        if self.intended is not None and self.intended.shape != self.actions.shape:
+            raise ValueError(f"intended {self.intended.shape}, actions {self.actions.shape}")
         for what in ("frames", "proprio", "depth", "extrinsics"):
             for name, array in getattr(self, what).items():
                 if len(array) != steps + 1:
@@ -110,6 +114,8 @@ def write_demonstration(path: Path, demonstration: Demonstration) -> None:
         OutOfSpace: See `write_whole`.
     """
     arrays: dict[str, NDArray[Any]] = {"actions": demonstration.actions}
+    if demonstration.intended is not None:
+        arrays["intended"] = demonstration.intended
     for what in ("frames", "proprio", "depth", "intrinsics", "extrinsics"):
         for name, array in getattr(demonstration, what).items():
             arrays[f"{what}/{name}"] = np.ascontiguousarray(array)
@@ -141,6 +147,10 @@ class DemonstrationFile:
                 f"again: it is drawn anew. File: {path}"
             ) from error
         self.names: frozenset[str] = frozenset(self._file.keys())
+
+    def actions(self, *, executed: bool) -> str:
+        """Name of the array of actions: as executed, or as the expert meant them."""
+        return "intended" if not executed and "intended" in self.names else "actions"
 
     def rows(self, name: str, first: int, stop: int) -> NDArray[Any]:
         """Read rows of an array, e.g. ``frames/agentview``.
@@ -228,9 +238,9 @@ class DemonstrationSet:
                     f"{', '.join(sorted(file.names))}. File: {file.path}"
                 )
 
-    def actions(self) -> Iterator[NDArray[np.float32]]:
-        """All actions, episode by episode, [S, A]."""
-        return (f.whole("actions") for f in self.files)
+    def actions(self, *, executed: bool) -> Iterator[NDArray[np.float32]]:
+        """All actions, episode by episode, [S, A]; see `DemonstrationFile.actions`."""
+        return (f.whole(f.actions(executed=executed)) for f in self.files)
 
     def proprio(self, convention: ProprioConvention) -> Iterator[NDArray[np.float32]]:
         """All proprioception, episode by episode, [S + 1, P]."""

@@ -76,6 +76,7 @@ class InProgress:
     _seen_qpos: list[NDArray[np.float64]] = field(default_factory=list[Any])
     _lit: list[NDArray[np.bool_]] = field(default_factory=list[Any])
     _actions: list[NDArray[np.float32]] = field(default_factory=list[Any])
+    _intended: list[NDArray[np.float32]] = field(default_factory=list[Any])
     _query_steps: list[int] = field(default_factory=list[int])
     _values: list[np.float32] = field(default_factory=list[Any])
     _act_s: list[float] = field(default_factory=list[float])
@@ -129,15 +130,23 @@ class InProgress:
         """Take in a named part of the present query's latency."""
         self._parts_s.setdefault(part, []).append(seconds)
 
-    def sent(self, chunk: NDArray[np.float32]) -> None:
-        """Take in the chunk [n, A] that now runs, in the suite's convention."""
+    def sent(self, chunk: NDArray[np.float32], intended: NDArray[np.float32] | None = None) -> None:
+        """Take in the chunk [n, A] that now runs, in the suite's convention.
+
+        Args:
+            chunk: What is executed.
+            intended: [n, A], what a perturbed expert meant.
+        """
         self._actions.extend(chunk)
+        if intended is not None:
+            self._intended.extend(intended)
 
     def advance(self, reply: Ran, pool: PoolLike) -> None:
         """Take in that a chunk has run."""
         first = self.steps
         self.steps += reply.done
         del self._actions[self.steps :]  # the goal held before the chunk's end
+        del self._intended[self.steps :]
         self.states.extend(reply.states)
         self.robot_states.extend(reply.robot_states)
         self._seen_qpos.extend(reply.seen_qpos)
@@ -179,8 +188,8 @@ class InProgress:
 
         Returns:
             states [S + 1, 1 + nq + nv], seen_qpos [S + 1, nq], robot_state [S + 1, P],
-            lit [S + 1, L] where the scene has lights, actions [S, A], query_steps [Q],
-            value [Q] where predicted, timing_* [Q].
+            lit [S + 1, L] where the scene has lights, actions [S, A], intended [S, A] where
+            the policy gave it, query_steps [Q], value [Q] where predicted, timing_* [Q].
         """
         if self.began is None:
             return {}
@@ -188,19 +197,23 @@ class InProgress:
             "states": np.array(self.states),
             "seen_qpos": np.array(self._seen_qpos),
             "robot_state": np.array(self.robot_states),
-            "actions": np.array(self._actions[: self.steps], np.float32).reshape(
-                self.steps, self.job.task.action.dim
-            ),
+            "actions": self._executed(self._actions),
             "query_steps": np.array(self._query_steps, np.int32),
             "timing_act_s": np.array(self._act_s),
         }
         if self.began.lit:
             out["lit"] = np.array(self._lit, bool)
+        if self._intended:
+            out["intended"] = self._executed(self._intended)
         if self._values:
             out["value"] = np.array(self._values, np.float32)
         for name, seconds in self._parts_s.items():
             out[f"timing_{name}_s"] = np.array(seconds)
         return out
+
+    def _executed(self, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        shape = (self.steps, self.job.task.action.dim)
+        return np.array(rows[: self.steps], np.float32).reshape(shape)
 
     def record(
         self,

@@ -336,7 +336,10 @@ class Rollout:
                 continue
             convert = action_converter(card.action, task.action, policy=card.name, suite=task.suite)
             chunk = np.ascontiguousarray(convert(chunk), np.float32)
-            episode.sent(chunk)
+            meant = prediction.intended
+            if meant is not None:
+                meant = np.asarray(convert(meant[row, : len(chunk)]), np.float32)
+            episode.sent(chunk, meant)
             for pictures, oldest in zip(episode.galleries, self._plan.oldest, strict=True):
                 pictures.forget(episode.steps + oldest)
             looks = tuple(

@@ -141,6 +141,7 @@ class FlowHWM(Pretrained, nn.Module):
             horizon=last,
             action=config.convention,
             proprio=None,
+            executed=True,
         )
 
     def normalised(self, actions: Tensor) -> Tensor:

@@ -92,19 +92,21 @@ class Oracle:
             )
         hold = np.asarray(self.card.action.hold, np.float32)
         actions = np.tile(hold, (obs.batch, self.card.horizon, 1))
+        intended = actions.copy()
         memory: list[Any] = [None] * obs.batch
         faults: dict[int, str] = {}
         for row, state in enumerate(obs.state):
             if state is None or not obs.valid[row]:
                 continue
             try:
-                actions[row], memory[row] = self._row(
+                actions[row], intended[row], memory[row] = self._row(
                     state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
                 )
             except PolicyFault as fault:
                 faults[row] = str(fault)
         return Prediction(
             actions=actions,
+            intended=intended if self._config.noise else None,
             memory=memory,
             timings={"plan": time.perf_counter() - began},
             faults=faults,
@@ -112,14 +114,17 @@ class Oracle:
 
     def _row(
         self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
-    ) -> tuple[Array, Memory]:
+    ) -> tuple[Array, Array, Memory]:
         stage = self._stage(state.scene)
         with stage.view.showing(state) as view:
             if memory is None:
                 memory = _begin(view, state, seed)
             memory = replace(memory, reference=motion.leashed(memory.reference, view.eef))
             memory = _decide(stage, memory)
-            return roll(view, state, memory, step, self.card.horizon, self._config.noise)
+            config = self._config
+            return roll(
+                view, state, memory, step, self.card.horizon, config.noise, config.noise_floor
+            )
 
     def _stage(self, scene: Scene) -> _Stage:
         number = id(scene)

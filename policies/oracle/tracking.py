@@ -22,7 +22,8 @@ def roll(
     step: int,
     horizon: int,
     noise: float,
-) -> tuple[Array, Memory]:
+    floor: float,
+) -> tuple[Array, Array, Memory]:
     """Plan a chunk, predicting the hand where no new state is seen.
 
     Args:
@@ -32,9 +33,10 @@ def roll(
         step: Env steps done in the episode.
         horizon: Number of actions.
         noise: Amplitude of the perturbation.
+        floor: Least share of it, where precision counts.
 
     Returns:
-        Actions [horizon, 7], and the memory after them.
+        Actions [horizon, 7], the same without the perturbation, and the memory after them.
     """
     eef, reference = view.eef, memory.reference
     velocity, spin = view.motion(state.qvel)
@@ -48,16 +50,18 @@ def roll(
     gap = motion.OPEN * (float(state.gripper_command[0]) + 1.0) / 2.0
     index, reached, patience = memory.index, memory.reached, memory.patience
     waypoints = memory.waypoints
-    actions = np.zeros((horizon, 7))
+    meant, actions = np.zeros((horizon, 7)), np.zeros((horizon, 7))
     for k in range(horizon):
         goal = _goal(waypoints, index, reference)
         reference = motion.advance(
             reference, hand, goal, _get(waypoints, index - 1), _get(waypoints, index + 1)
         )
-        actions[k, :6], hand = motion.follow(reference, hand)
-        actions[k, 6], gap = motion.grip(gap, goal.gap)
+        meant[k, :6], hand = motion.follow(reference, hand)
+        meant[k, 6], gap = motion.grip(gap, goal.gap)
+        actions[k] = meant[k]
         if noise:
-            actions[k, :6] += goal.calm * motion.perturbation(memory.seed, step + k, noise)
+            share = max(goal.calm, floor)
+            actions[k, :6] += share * motion.perturbation(memory.seed, step + k, noise)
         if index >= len(waypoints):
             continue
         patience -= 1
@@ -67,9 +71,9 @@ def roll(
                 index, reached = index + 1, 0
                 patience = patience_for(reference, waypoints, index)
     np.clip(actions, -1.0, 1.0, out=actions)
-    return actions, replace(
-        memory, reference=reference, index=index, reached=reached, patience=patience
-    )
+    np.clip(meant, -1.0, 1.0, out=meant)
+    after = replace(memory, reference=reference, index=index, reached=reached, patience=patience)
+    return actions, meant, after
 
 
 def patience_for(reference: Reference, waypoints: Sequence[Waypoint], index: int) -> int:

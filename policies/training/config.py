@@ -25,6 +25,8 @@ class TrainConfig:
         seed: Of the samples' order and the noise.
         validate_every: Of each task every n-th episode validates; 0 holds none out.
         threads: CPU threads; they decide how sums are cut, so the last bits.
+        shift: Pixels by which the pictures that are learnt from are moved at random; what
+            frozen parts gave beforehand (`Batch.features`) is of unmoved ones.
         bf16: Compute in bfloat16 where the device is a GPU.
     """
 
@@ -41,6 +43,7 @@ class TrainConfig:
     seed: int = 0
     validate_every: int = 20
     threads: int = 1
+    shift: int = 0
     bf16: bool = True
 
     def __post_init__(self) -> None:
@@ -49,6 +52,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.batch % self.accumulate:
             raise ValueError(f"batch={self.batch} cannot be cut into {self.accumulate} equal parts")
+        if self.shift < 0:
+            raise ValueError(f"shift={self.shift} must not be negative")
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema={self.ema} must lie in 0..1, 1 excluded")
 

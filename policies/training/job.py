@@ -82,7 +82,9 @@ def train(job: Job, events: Events | None = None) -> Path:
         parameter.requires_grad_(True)  # frozen beside the rest, free by itself
     spec = model.batch_spec if part is None else part.batch_spec
     learn, held_out = split(job.demonstrations, config.validate_every)
-    sampler = Sampler(job.demonstrations, spec, learn, batch=config.batch, seed=config.seed)
+    sampler = Sampler(
+        job.demonstrations, spec, learn, batch=config.batch, seed=config.seed, shift=config.shift
+    )
     validation = None
     if len(held_out):
         validation = Sampler(

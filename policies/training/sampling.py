@@ -6,6 +6,7 @@ batches that it would have seen.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from policies.batch import Batch, BatchSpec
+from policies.training import augmentation
 from wamsim.demonstrations import DemonstrationSet, UnusableDemonstrations
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Sampler:
         samples: Sample numbers to draw from.
         batch: Samples of a batch.
         seed: Of the training.
+        shift: See `TrainConfig.shift`.
 
     Attributes:
         features: What frozen parts gave for every sample of the set; goes into batches.
@@ -77,10 +80,11 @@ class Sampler:
         *,
         batch: int,
         seed: int,
+        shift: int = 0,
     ) -> None:
         demonstrations.check(spec.cameras, spec.action, spec.proprio, depth=spec.depth)
         self.set, self.spec, self.samples = demonstrations, spec, samples
-        self._batch, self._seed = batch, seed
+        self._batch, self._seed, self._shift = batch, seed, shift
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self.features: FeatureCache | None = None
 
@@ -98,7 +102,23 @@ class Sampler:
     def batch(self, step: int) -> Batch:
         """Make the batch of a step; its noise seeds are a function of seed and step."""
         rng = np.random.Generator(np.random.PCG64([self._seed, NOISE, step]))
-        return self.make(self.numbers(step), rng.integers(0, 2**62, self._batch))
+        batch = self.make(self.numbers(step), rng.integers(0, 2**62, self._batch))
+        return self._moved(batch) if self._shift else batch
+
+    def _moved(self, batch: Batch) -> Batch:
+        assert batch.seed is not None
+        cameras = self.spec.cameras
+        by = augmentation.offsets(batch.seed.tolist(), len(cameras), self._shift)
+        move = {camera: by[:, number] for number, camera in enumerate(cameras)}
+        changed: dict[str, Any] = {
+            "frames": {c: augmentation.shifted(x, move[c]) for c, x in batch.frames.items()}
+        }
+        if batch.depth is not None and batch.intrinsics is not None:
+            changed["depth"] = {c: augmentation.shifted(x, move[c]) for c, x in batch.depth.items()}
+            changed["intrinsics"] = {
+                c: augmentation.moved_centre(x, move[c]) for c, x in batch.intrinsics.items()
+            }
+        return dataclasses.replace(batch, **changed)
 
     def make(self, numbers: Sequence[int] | NDArray[np.int64], seeds: NDArray[np.int64]) -> Batch:
         """Make a batch of given samples.
@@ -143,7 +163,8 @@ class Sampler:
         places = wanted.clip(0, last)
         low, high = int(places.min()), int(places.max()) + 1
         ahead = step + np.arange(spec.horizon)
-        actions = file.rows("actions", step, min(step + spec.horizon, last))
+        name = file.actions(executed=spec.executed)
+        actions = file.rows(name, step, min(step + spec.horizon, last))
         out: dict[str, Any] = {
             "info": file.info,
             "episode": episode,

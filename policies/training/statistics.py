@@ -27,7 +27,7 @@ def statistics_of(demonstrations: DemonstrationSet, spec: BatchSpec, model: Any)
         "action" and, where the spec asks for it, "proprio".
     """
     convert: Callable[[Tensor], Tensor] = getattr(model, "data_actions", lambda x: x)
-    actions = _together(demonstrations.actions())
+    actions = _together(demonstrations.actions(executed=spec.executed))
     values = {"action": _of(convert(torch.from_numpy(actions)).numpy())}
     if spec.proprio is not None:
         values["proprio"] = _of(_together(demonstrations.proprio(spec.proprio)))
