@@ -264,6 +264,9 @@ def train_command(
     failures: Annotated[
         bool, typer.Option("--failures", help="Learn from failed episodes, too (world models).")
     ] = False,
+    every: Annotated[
+        int, typer.Option(min=1, help="A sample begins at every so-many env steps.")
+    ] = 1,
     own_pictures: Annotated[
         bool, typer.Option("--own-pictures", help="The data's own pictures, not drawn anew.")
     ] = False,
@@ -316,7 +319,7 @@ def train_command(
             name=choice.name,
             policy=learner,
             described=choice.described(),
-            demonstrations=open_set(folders, only_successes=not failures),
+            demonstrations=open_set(folders, only_successes=not failures, every=every),
             out=out,
             cache=resources.cache_dir / "features",
             config=config,

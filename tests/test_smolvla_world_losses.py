@@ -13,6 +13,7 @@ from smolvla_world_doubles import batch_of, fresh, open_gates, tiny
 from policies.batch import check_finite
 from policies.checkpoint import Statistics
 from policies.smolvla_world import losses
+from policies.smolvla_world.attention import Tokens
 from policies.smolvla_world.config import LOSSES, MEMORIES_TRAIN
 from policies.smolvla_world.memory import Draws, rollout_memory, training_memory
 from policies.smolvla_world.presets import VARIANTS
@@ -128,19 +129,25 @@ def test_the_flow_term_from_its_parts() -> None:
     model = tiny("base").model
     batch = batch_of(model.batch_spec)
     step = Step(model, batch)
+    many = step.many
+    assert len(set(step.time.tolist())) == 4 * many > 4  # every noise has a time of its own
+    assert torch.equal(step.actions[0], step.actions[many - 1])  # rows of one sample
     t = step.time[:, None, None]
     noisy = t * step.noise + (1 - t) * step.actions
-    with torch.no_grad():
-        velocity = model.velocity(model.prefix(step.query, None), noisy, step.time, None)[0]
+    prefix = model.prefix(step.query, None)
+    each = (x.repeat_interleave(many, 0) for x in (prefix.embeddings, prefix.valid))
+    rows = Tokens(*each, prefix.starts)
+    with torch.no_grad():  # one joint pass for each noise; training fills the prefix once
+        velocity = model.velocity(rows, noisy, step.time, None)[0]
     error = (velocity - (step.noise - step.actions))[..., :7]
     expected = float((error**2).mean())
     assert model.loss(batch)["flow"].item() == pytest.approx(expected, rel=1e-5)
-    assert torch.equal(step.actions[..., 7:], torch.zeros(4, 8, 3))  # padding is zeros
+    assert torch.equal(step.actions[..., 7:], torch.zeros(4 * many, 8, 3))  # padding is zeros
 
 
 def test_delta_and_absolute_targets() -> None:
     for delta in (True, False):
-        model = tiny("late_gated_xattn", delta=delta).model
+        model = tiny("late_gated_xattn", delta=delta, loss="cos").model
         batch = batch_of(model.batch_spec)
         step = Step(model, batch)
         with torch.no_grad():

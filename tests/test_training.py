@@ -133,6 +133,15 @@ def test_a_camera_that_nobody_drew_is_named(folder: Path) -> None:
         Sampler(open_set([folder]), spec, np.arange(3), batch=1, seed=0)
 
 
+def test_samples_may_begin_at_every_fourth_step(folder: Path) -> None:
+    demonstrations = open_set([folder], every=4)  # 4 episodes of 6 steps: steps 0 and 4 of each
+    assert len(demonstrations) == 8
+    found = [demonstrations.locate(number) for number in range(8)]
+    assert found == [(e, s) for e in range(4) for s in (0, 4)]
+    learn, held_out = split(demonstrations, 2)
+    assert (learn.tolist(), held_out.tolist()) == ([0, 1, 4, 5], [2, 3, 6, 7])
+
+
 def test_policies_learn_what_was_meant_and_world_models_what_was_done(tmp_path: Path) -> None:
     one = demonstration(0, steps=6, size=16)
     meant = one.actions * 0.5

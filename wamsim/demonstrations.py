@@ -175,12 +175,15 @@ class DemonstrationSet:
     Args:
         files: In an order that does not depend on the file system.
         only_successes: Leave failed episodes out, as imitation does.
+        every: Samples begin at every so-many env steps; neighbours tell nearly the same.
 
     Raises:
         UnusableDemonstrations: Nothing is left, or they are of several action conventions.
     """
 
-    def __init__(self, files: Sequence[DemonstrationFile], *, only_successes: bool = True) -> None:
+    def __init__(
+        self, files: Sequence[DemonstrationFile], *, only_successes: bool = True, every: int = 1
+    ) -> None:
         successes = sum(f.info.success for f in files)
         kept = [f for f in files if f.info.steps > 0 and (f.info.success or not only_successes)]
         if not kept:
@@ -197,16 +200,17 @@ class DemonstrationSet:
             )
         self.files = tuple(kept)
         self.left_out = len(files) - len(kept)
-        self.starts = np.concatenate([[0], np.cumsum([f.info.steps for f in kept])])
+        self.every = every
+        self.starts = np.concatenate([[0], np.cumsum([-(-f.info.steps // every) for f in kept])])
 
     def __len__(self) -> int:
-        """Number of samples: every env step of every kept episode."""
+        """Number of samples."""
         return int(self.starts[-1])
 
     def locate(self, sample: int) -> tuple[int, int]:
         """Give the episode and the env step of a sample."""
         episode = int(np.searchsorted(self.starts, sample, side="right")) - 1
-        return episode, int(sample - self.starts[episode])
+        return episode, int(sample - self.starts[episode]) * self.every
 
     def check(
         self,
@@ -251,13 +255,17 @@ _GEOMETRY = ("depth", "intrinsics", "extrinsics")
 
 
 def open_set(
-    folders: Sequence[Path], *, only_successes: bool = True, tasks: Sequence[str] = ()
+    folders: Sequence[Path],
+    *,
+    only_successes: bool = True,
+    tasks: Sequence[str] = (),
+    every: int = 1,
 ) -> DemonstrationSet:
     """Open all demonstrations below folders.
 
     Args:
         folders: Searched for ``*.safetensors``; order and names decide the samples' order.
-        only_successes: See `DemonstrationSet`.
+        only_successes, every: See `DemonstrationSet`.
         tasks: Keep these tasks only; all when empty.
     """
     files = [
@@ -267,4 +275,4 @@ def open_set(
     ]
     if tasks:
         files = [f for f in files if f.info.task in set(tasks)]
-    return DemonstrationSet(files, only_successes=only_successes)
+    return DemonstrationSet(files, only_successes=only_successes, every=every)

@@ -66,10 +66,12 @@ class ExpertConfig:
 class VaeConfig:
     """diffusers' `AutoencoderKLWan` in its Wan2.2 form: 16 x 16 pixels and 4 frames a latent.
 
+    With three levels it is 8 x 8 pixels: what a tiny picture can spare.
+
     Attributes:
         base_dim, decoder_base_dim: Channels of the outermost level.
         z_dim: Latent channels.
-        dim_mult: Channel factors; four levels give the 8-fold convolutional reduction.
+        dim_mult: Channel factors, one a level; Wan2.2 has four.
         res_blocks: Residual blocks a level.
         mean, std: Of the latent channels; empty means that they are measured on synthetic
             pictures when weights are drawn (the tiny preset has no trained VAE).
@@ -84,14 +86,24 @@ class VaeConfig:
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.dim_mult) != 4:
-            raise ValueError("dim_mult needs four levels: Wan2.2 reduces 16-fold with patches of 2")
+        if len(self.dim_mult) not in (3, 4):
+            raise ValueError(f"dim_mult={self.dim_mult} must have three levels or four, as Wan2.2")
         if len(self.mean) != len(self.std) or len(self.mean) not in (0, self.z_dim):
             raise ValueError("mean and std must be empty or give one number per latent channel")
 
+    @property
+    def spatial(self) -> int:
+        """Pixels along the side of a latent."""
+        return PIXEL_PATCH * 2 ** len(self.time_halved)
+
+    @property
+    def time_halved(self) -> tuple[bool, ...]:
+        """Which of the reductions halve time as well, outermost first: the last two."""
+        return (False, True, True)[-(len(self.dim_mult) - 1) :]
+
 
 # Reductions of the Wan2.2 VAE (diffusers, scripts/convert_wan_to_diffusers.py).
-SPATIAL, TEMPORAL, PIXEL_PATCH = 16, 4, 2
+TEMPORAL, PIXEL_PATCH = 4, 2
 # Latent pixels per token side of the video expert (Wan2.2-TI2V-5B config: patch 1, 2, 2).
 TOKEN_PATCH = 2
 
@@ -181,8 +193,11 @@ class FastWamConfig:
                 f"horizon={self.horizon} must hold whole latents of {self.stride * TEMPORAL} steps"
             )
         height, width = self.picture_size
-        if height % (SPATIAL * TOKEN_PATCH) or width % (SPATIAL * TOKEN_PATCH):
-            raise ValueError(f"the picture {height} x {width} must be a multiple of 32 both ways")
+        token = self.vae.spatial * TOKEN_PATCH
+        if height % token or width % token:
+            raise ValueError(
+                f"the picture {height} x {width} must be a multiple of {token} both ways"
+            )
 
     @property
     def camera_size(self) -> tuple[int, int]:
@@ -213,7 +228,7 @@ class FastWamConfig:
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of one latent frame."""
         height, width = self.picture_size
-        return self.vae.z_dim, height // SPATIAL, width // SPATIAL
+        return self.vae.z_dim, height // self.vae.spatial, width // self.vae.spatial
 
     @property
     def tokens_per_frame(self) -> int:

@@ -47,7 +47,7 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
         raise nearest(preset, PRESETS, kind="preset of fastwam")
     video_weight = 0.0 if variant == "no_video_cotrain" else 1.0
     if preset == "tiny":
-        shared = {"heads": 4, "head_dim": 16, "layers": 2, "text_dim": 32, "freq_dim": 64}
+        shared = {"heads": 4, "head_dim": 16, "layers": 3, "text_dim": 32, "freq_dim": 64}
         return FastWamConfig(
             variant=variant,
             preset=preset,
@@ -55,7 +55,8 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
             video=ExpertConfig(hidden=96, ffn=256, **shared),
             action=ExpertConfig(hidden=80, ffn=192, **shared),
             vae=VaeConfig(
-                base_dim=8, decoder_base_dim=8, z_dim=16, dim_mult=(1, 2, 4, 4), res_blocks=1
+                # three levels: 16 x 16 pixels of a 64-pixel picture are too much for one latent
+                base_dim=8, decoder_base_dim=8, z_dim=16, dim_mult=(1, 2, 2), res_blocks=1
             ),
             # 384 = ByT5's 256 bytes, 3 special and 125 sentinel tokens
             text=TextConfig(

@@ -8,7 +8,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from torch import Tensor, nn
 
-from policies.fastwam.config import PIXEL_PATCH, SPATIAL, VaeConfig
+from policies.fastwam.config import PIXEL_PATCH, VaeConfig
 from policies.training.reconstruction import channel_scale
 from wamsim.contracts import Frames
 
@@ -34,12 +34,12 @@ class WanVae(nn.Module):
             z_dim=config.z_dim,
             dim_mult=list(config.dim_mult),
             num_res_blocks=config.res_blocks,
-            temperal_downsample=[False, True, True],  # Wan2.2; diffusers spells it so
+            temperal_downsample=list(config.time_halved),  # diffusers spells it so
             is_residual=True,
             in_channels=channels,
             out_channels=channels,
             patch_size=PIXEL_PATCH,
-            scale_factor_spatial=SPATIAL,
+            scale_factor_spatial=config.spatial,
             latents_mean=list(config.mean),
             latents_std=list(config.std),
         )
@@ -71,7 +71,7 @@ class WanVae(nn.Module):
             video: [B, 3, 1 + 4 F, H, W].
 
         Returns:
-            [B, C, 1 + F, H / 16, W / 16].
+            [B, C, 1 + F, H / 16, W / 16], or eighths (`VaeConfig.spatial`).
         """
         raw = self._raw(video)
         return (raw - self._column(self.mean)) / self._column(self.std)

@@ -59,6 +59,8 @@ class HostConfig:
         text_limit: Longest instruction in tokens, its final newline included.
         tokenizer: "bytes", or a hub id or folder with tokenizer files.
         steps: Euler steps.
+        flow_draws: Noises and times drawn for a sample in training; they share one pass of the
+            prefix, which never looks at them, so more of them cost little.
         min_period, max_period: Of the time embedding.
         rope_base: Of rotary positions.
         freeze_vlm: Train the expert and the projections only.
@@ -75,6 +77,7 @@ class HostConfig:
     text_limit: int = 48
     tokenizer: str = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
     steps: int = 10
+    flow_draws: int = 1
     min_period: float = 4e-3
     max_period: float = 4.0
     rope_base: float = 10_000.0

@@ -35,6 +35,11 @@ class Memory:
         """Give the nearest `count` steps."""
         return Memory(self.values[:, :count], None if self.valid is None else self.valid[:, :count])
 
+    def spread(self, many: int) -> Memory:
+        """Every row `many` times, one after the other."""
+        valid = None if self.valid is None else self.valid.repeat_interleave(many, 0)
+        return Memory(self.values.repeat_interleave(many, 0), valid)
+
 
 class Prophet(nn.Module):
     """Predicts K features from C: learned slots after the history, in a small transformer.

@@ -45,6 +45,13 @@ class Cache:
     layers: list[tuple[Tensor, Tensor]]
     valid: Tensor
 
+    def repeated(self, times: int) -> Cache:
+        """Every row `times` times, one after the other."""
+        layers = [
+            (k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.layers
+        ]
+        return Cache(layers, self.valid.repeat_interleave(times, 0))
+
 
 class Host(nn.Module):
     """The policy that every variant builds on."""

@@ -39,12 +39,17 @@ class Draws:
             return torch.randn((self._rows, *shape), device=self._device)
         return noise_from_seeds(self._seeds, shape, stream=stream, device=self._device)
 
-    def time(self) -> Tensor:
-        """Draw flow times [B]: Beta(1.5, 1) * 0.999 + 0.001 (FAMILIES C.0).
+    def spread(self, many: int) -> Draws:
+        """The same noise for `many` rows in the place of each."""
+        seeds = None if self._seeds is None else np.repeat(self._seeds, many)
+        return Draws(seeds, self._rows * many, self._device)
+
+    def time(self, shape: Sequence[int] = ()) -> Tensor:
+        """Draw flow times [B, *shape]: Beta(1.5, 1) * 0.999 + 0.001 (FAMILIES C.0).
 
         The distribution function of Beta(a, 1) is t**a, so a uniform u gives u**(1/a).
         """
-        uniform = torch.special.ndtr(self.normal((), TIME_STREAM))
+        uniform = torch.special.ndtr(self.normal(shape, TIME_STREAM))
         return uniform ** (1 / 1.5) * 0.999 + 0.001
 
 

@@ -1,6 +1,7 @@
 """Loss terms of a batch (FAMILIES C.0, C.3).
 
-Axes: B samples, H actions, K steps ahead, C steps of history, D world channels.
+Axes: B samples, n noises drawn for each (nB rows, a sample's one after the other), H actions,
+K steps ahead, C steps of history, D world channels.
 """
 
 from __future__ import annotations
@@ -55,15 +56,21 @@ class Step:
 
     def __init__(self, model: SmolVLAWorld, batch: Batch) -> None:
         c, self.batch = model.config, batch
+        self.many = c.host.flow_draws
+        # these predict from the noisy actions, so each noise has a future of its own
+        self.apart = isinstance(model.prophet, ActionProphet) or bool(
+            model.dynamics or model.future_tokens
+        )
         way = c.orientation
         now = {name: turn(batch.at(name, (0,))[:, 0], way) for name in c.cameras}
         self.query = model.query(now, batch.proprio_at(0), batch.instruction, trim=True)
         seeds = None if batch.seed is None else batch.seed.cpu().numpy().astype(np.uint64)
         self.draws = Draws(seeds, batch.size, model.device)
-        self.actions = model.normalise("action", batch.actions, c.host.max_action_dim)
-        self.actions_valid = batch.action_valid.to(model.device)
-        self.noise = self.draws.normal(self.actions.shape[1:], ACTION_STREAM)
-        self.time = self.draws.time()
+        actions = model.normalise("action", batch.actions, c.host.max_action_dim)
+        self.actions = self.spread(actions)
+        self.actions_valid = self.spread(batch.action_valid.to(model.device))
+        self.noise = self.draws.normal((self.many, *actions.shape[1:]), ACTION_STREAM).flatten(0, 1)
+        self.time = self.draws.time((self.many,)).flatten()
         t = self.time[:, None, None]
         self.noisy = t * self.noise + (1 - t) * self.actions
         if c.world is None:
@@ -82,6 +89,20 @@ class Step:
             flat = model.steps(turn(batch.at(eye, ahead), way).flatten(0, 1))
             seen = model.policy_features(model.host.pictures(flat))
             self.policy_future = seen.unflatten(0, (batch.size, len(ahead)))
+        self.history, self.future = self.told(self.history), self.told(self.future)
+        self.present, self.valid = self.told(self.present), self.told(self.valid)
+        if self.policy_future is not None:
+            self.policy_future = self.told(self.policy_future)
+        if self.apart:
+            self.draws = self.draws.spread(self.many)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Give each sample's row to all of its noises, [B, ...] -> [nB, ...]."""
+        return rows if self.many == 1 else rows.repeat_interleave(self.many, 0)
+
+    def told(self, rows: Tensor) -> Tensor:
+        """The same where every noise has a future of its own; else the rows as they are."""
+        return self.spread(rows) if self.apart else rows
 
 
 def losses(model: SmolVLAWorld, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -105,9 +126,12 @@ def losses(model: SmolVLAWorld, batch: Batch) -> tuple[dict[str, Tensor], dict[s
             values = training_memory(fusion.memory_train, absolute, step.future, step.draws)
             # far futures end with the episode; only this variant's attention says so
             memory = Memory(values, step.valid if fusion.site_horizons else None)
-    velocity, states = model.velocity(
-        model.prefix(step.query, memory), step.noisy, step.time, memory
-    )
+    prefix = model.prefix(step.query, memory)
+    if step.many > 1:
+        prefix = model.host.fill(prefix).repeated(step.many)
+        if memory is not None and not step.apart:
+            memory = memory.spread(step.many)
+    velocity, states = model.velocity(prefix, step.noisy, step.time, memory)
     real = model.config.host.action_dim
     out["flow"] = terms.flow_loss(
         velocity[..., :real], step.noise[..., :real], step.actions[..., :real], step.actions_valid
@@ -137,7 +161,7 @@ def _target(model: SmolVLAWorld, step: Step, count: int) -> tuple[Tensor, Tensor
     """What a prediction of `count` tokens must match, and where that counts."""
     fusion = model.config.fusion
     if step.policy_future is not None:
-        now = model.policy_features(step.query.world)
+        now = step.told(model.policy_features(step.query.world))
         target = step.policy_future - now[:, None] if fusion.delta else step.policy_future
     else:
         target = step.future - step.present[:, None] if fusion.delta else step.future
@@ -159,7 +183,8 @@ def _world_loss(model: SmolVLAWorld, step: Step, predicted: Tensor) -> tuple[Ten
     if fusion.loss == "contrastive":
         loss = terms.contrastive_loss(
             predicted, target, valid,
-            episode=batch.episode.to(valid.device), step=batch.step.to(valid.device),
+            episode=step.told(batch.episode.to(valid.device)),
+            step=step.told(batch.step.to(valid.device)),
             temperature=fusion.temperature, across_horizons=fusion.contrast_horizons,
         )  # fmt: skip
         return loss, similarity

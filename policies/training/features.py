@@ -116,6 +116,7 @@ def _fingerprint(model: nn.Module, sampler: Sampler) -> str:
             digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
     spec = sampler.spec
     what = (spec.cameras, spec.image_size, spec.frame_offsets, spec.horizon, type(model).__name__)
+    what = (*what, sampler.set.every)
     digest.update(repr((what, getattr(model.config, "images", None))).encode())
     for file in sampler.set.files:
         digest.update(json.dumps([str(file.path), file.info.to_json()]).encode())

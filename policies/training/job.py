@@ -184,6 +184,7 @@ def _describe(job: Job) -> dict[str, Any]:
         "config": dataclasses.asdict(job.config),
         "initial_weights": weights_hash(job.policy),  # an adopted tokenizer's included
         "data": content_hash([i.to_json() for i in infos]),
+        "every": job.demonstrations.every,
     }
     return {
         "decides": decides,

@@ -64,7 +64,7 @@ class TrainingProgress(Bars):
         left_out = f"; {demonstrations.left_out} left out" if demonstrations.left_out else ""
         self._console.print(
             f"{len(demonstrations.files)} episodes of {len(tasks)} task(s), "
-            f"{len(demonstrations)} env steps{left_out}.",
+            f"{len(demonstrations)} samples{left_out}.",
             highlight=False,
         )
 
