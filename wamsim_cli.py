@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -81,12 +82,14 @@ def _import_simulator() -> None:
         ) from error
 
 
-def _options(pairs: list[str]) -> dict[str, str]:
+def _options(pairs: list[str], flag: str = "--set", example: str = "noise=0.1") -> dict[str, str]:
     out: dict[str, str] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise WamsimError(f"--set {pair!r} is not of the form key=value, e.g. --set noise=0.1")
+            raise WamsimError(
+                f"{flag} {pair!r} is not of the form key=value, e.g. {flag} {example}"
+            )
         out[key] = value
     return out
 
@@ -270,6 +273,14 @@ def train_command(
     own_pictures: Annotated[
         bool, typer.Option("--own-pictures", help="The data's own pictures, not drawn anew.")
     ] = False,
+    lerobot: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lerobot",
+            help="What a LeRobotDataset's features mean, key=value: state, action, orientation, "
+            "control_hz, camera.FEATURE. LIBERO's by default.",
+        ),
+    ] = None,
     evaluate_every: Annotated[
         int, typer.Option(min=0, help="Steps between closed-loop evaluations; 0: none.")
     ] = 0,
@@ -287,6 +298,7 @@ def train_command(
 ) -> None:
     """Train a policy or world model on demonstrations; a killed training goes on."""
     resources = _resources(cache, libero_assets, workers)
+    from envs.demonstration_sources.lerobot_meta import LeRobotLayout
     from envs.demonstrations import Viewpoint, prepare
     from envs.evaluation import closed_loop
     from policies.training.config import TrainConfig
@@ -295,6 +307,8 @@ def train_command(
     from policies.training.progress import TrainingProgress
     from wamsim.demonstrations import open_set
 
+    features = _options(lerobot or [], "--lerobot", "control_hz=fps")
+    layout = LeRobotLayout.from_options(features)
     defaults = {"preset": preset, "init_seed": str(seed), "device": device}
     choice, learner = registry.make_learner(policy, _options(set_ or []), defaults=defaults)
     try:
@@ -311,6 +325,7 @@ def train_command(
         folders = [
             prepare(
                 source, view, cache=frames, resources=resources, own_pictures=own_pictures,
+                layout=layout,
                 progress=progress.drawn, said=progress.said,
             )
             for source in data
@@ -493,6 +508,78 @@ def video_command(
     )
 
 
+@app.command(name="view")
+def view_command(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN ...]", help="Run folders, or folders of them; by default --results."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8765,
+    results: Annotated[Path, typer.Option(help="Where runs are looked for.")] = Path("results"),
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; others than this machine can look then.")
+    ] = "127.0.0.1",
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
+    ] = True,
+    cache: Cache = None,
+    libero_assets: Assets = None,
+) -> None:
+    """Look at runs in the browser: rollouts, imagination, leaderboard; a running one updates."""
+    resources = _resources(cache, libero_assets)
+    from envs.illustrating import SceneIllustrator
+    from wamsim.viewer.serve import check_runs, serve
+
+    if runs:
+        check_runs(runs)
+    serve(
+        runs or [results],
+        SceneIllustrator(resources),
+        cache=resources.cache_dir / "viewer",
+        host=host,
+        port=port,
+        open_page=open_page,
+        said=lambda text: console.print(escape(text), highlight=False, soft_wrap=True),
+    )
+
+
+@app.command(name="report")
+def report_command(
+    runs: RunsArgument,
+    out: Annotated[Path, typer.Option(help="Folder of the page.")],
+    episodes: Annotated[
+        str,
+        typer.Option(
+            "--episodes", "-n", help="Shown with videos: failures, all, or a number per task."
+        ),
+    ] = "failures",
+    workers: Workers = 0,
+    cache: Cache = None,
+    libero_assets: Assets = None,
+) -> None:
+    """Write the page of `wamsim view` as a folder that opens from disk or any web host."""
+    resources = _resources(cache, libero_assets, workers)
+    from envs.illustrating import SceneIllustrator
+    from envs.processes import spread
+    from wamsim.viewer.report import write_report
+
+    with Progress(console=console, transient=True) as bar:
+        drawing = bar.add_task("drawing", total=None)
+        page = write_report(
+            runs,
+            out,
+            SceneIllustrator(resources),
+            cache=resources.cache_dir / "viewer",
+            spread=partial(spread, processes=resources.workers),
+            episodes=episodes if episodes in ("failures", "all") else _count(episodes),
+            progress=lambda done, total: bar.update(drawing, completed=done, total=total),
+            said=lambda sentence: console.print(escape(sentence), style="yellow"),
+        )
+    console.print(f"Page: {escape(str(page))}", highlight=False, soft_wrap=True)
+
+
 SHOWN = 5  # videos that are listed by name
 
 
@@ -602,11 +689,16 @@ def compare_command(
     second: Annotated[Path, typer.Argument(metavar="B", help="Another run folder.")],
     form: Format = "rich",
 ) -> None:
-    """Compare two runs on the episodes that both have: paired difference, exact McNemar."""
+    """Compare two runs on the episodes that both have: success and, if foreseen, imagination."""
+    from wamsim.imagination.episodes import read_imagination
+    from wamsim.imagination.pairing import skill_table
     from wamsim.leaderboard import comparison_table
     from wamsim.run_summary import load_run
 
     _print(comparison_table(load_run(first), load_run(second)), form)
+    skills = skill_table(read_imagination(first), read_imagination(second))
+    if skills is not None:
+        _print(skills, form)
 
 
 @app.command(name="merge")

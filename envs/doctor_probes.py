@@ -100,7 +100,7 @@ def stepping(cache_dir: str) -> None:
     """Step a small scene through the compiled loop; needs no OpenGL."""
     import numpy as np
 
-    from envs import goals, osc
+    from envs import goals, stepping
     from envs.runtime import Simulation
     from envs.scene import SuiteOptions
     from wamsim import registry
@@ -120,7 +120,7 @@ def stepping(cache_dir: str) -> None:
     for _ in range(_STEPS):
         simulation.step(hold)
     rate = _STEPS / (time.perf_counter() - began)
-    stats = osc.run_env_step.stats
+    stats = stepping.run_env_step.stats
     answer(
         {
             "first_s": first,

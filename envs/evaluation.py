@@ -22,7 +22,7 @@ from envs.scene import SuiteOptions
 from wamsim import provenance, registry
 from wamsim.contracts import EpisodeKey, Outcome, Policy, Task, WorldModel
 from wamsim.errors import WamsimError, nearest
-from wamsim.fitting import check_fit
+from wamsim.fitting import check_fit, fitted
 from wamsim.folders import default_cache_dir
 from wamsim.registry import PolicyChoice
 from wamsim.rollout import Accounts, Observer, Rollout, RolloutOptions, look_plan
@@ -196,7 +196,7 @@ def evaluate(
     keys, chosen, versions = plan(config, resources, episodes=episodes, tasks=tasks, first=first)
     mapping = config.mapping(versions)
     out = out or default_out(config, mapping)
-    policy = policy or registry.make_policy(config.policy)
+    policy = fitted(policy or registry.make_policy(config.policy), list(chosen.values()))
     for task in chosen.values():
         check_fit(policy, task)
     world_model = registry.make_world_model(config.imagine_with) if config.imagine_with else None

@@ -20,6 +20,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.kitchen import predicates as kitchen
 from envs.scene import Region, Scene, Thing, Threshold
 from wamsim.errors import UnknownName, nearest
 
@@ -282,6 +283,7 @@ PREDICATES: dict[str, tuple[int, Callable[..., bool]]] = {
     "TurnOff": (1, _turn_off),
     "Up": (1, _up),
     "Touching": (2, _touching),
+    **kitchen.DEFINITIONS,
 }
 
 

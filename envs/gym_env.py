@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from envs import goals
 from envs.rendering import Painter
+from envs.replay import standard_cameras
 from envs.runtime import Look, Simulation, shoot
-from envs.scene import Scene, SuiteOptions
+from envs.scene import Scene, SuiteOptions, variant
 from wamsim import registry
 from wamsim.contracts import EpisodeKey, Task
 from wamsim.errors import RenderingUnavailable, UnknownName, nearest
@@ -37,18 +38,20 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     """One task.
 
     Observations are a dict of upright pictures, one uint8 [H, W, 3] per camera, and
-    "robot_state", float64 [25] (`task.robot_state` names its fields). Actions are what
-    `task.action` says: seven numbers in [-1, 1]; values outside are clipped. The reward is
-    1 at the step at which the goal holds, else 0. An episode terminates with success and is
-    truncated at the task's step limit.
+    "robot_state", float64 (`task.robot_state` names its fields). Actions are what
+    `task.action` says, seven numbers in [-1, 1] in most suites; values outside are clipped.
+    The reward is 1 at the step at which the goal holds, else 0. An episode terminates with
+    success and is truncated at the task's step limit.
 
     Args:
         suite: Name of a registered suite.
         task: Index or name of the task.
-        cameras: What to look through; ``()`` draws nothing and needs no OpenGL.
+        cameras: What to look through; ``()`` draws nothing and needs no OpenGL; None takes
+            agentview and eye_in_hand, or the first three of a task without these.
         image_size: (height, width) of observed pictures.
         render_mode: None or "rgb_array".
-        render_camera, render_size: What `render` draws.
+        render_camera, render_size: What `render` draws; None takes agentview, or the last of
+            a task's cameras, which is there for videos.
         assets: LIBERO's assets folder; None takes WAMSIM_LIBERO_ASSETS, else where
             hf-libero keeps its download.
         cache: Where compiled scenes are kept; None takes WAMSIM_CACHE, else the user's
@@ -70,10 +73,10 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         suite: str,
         task: int | str = 0,
         *,
-        cameras: Sequence[str] = ("agentview", "eye_in_hand"),
+        cameras: Sequence[str] | None = None,
         image_size: tuple[int, int] = (256, 256),
         render_mode: str | None = None,
-        render_camera: str = "agentview",
+        render_camera: str | None = None,
         render_size: tuple[int, int] = (512, 512),
         assets: str | Path | None = None,
         cache: str | Path | None = None,
@@ -95,6 +98,10 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             ),
         )
         self.task = _find(self._backend.suite.tasks, task, suite)
+        cameras = standard_cameras(self.task) if cameras is None else cameras
+        if render_camera is None:
+            known = self.task.cameras
+            render_camera = "agentview" if "agentview" in known else known[-1]
         for camera in (*cameras, render_camera):
             if camera not in self.task.cameras:
                 raise nearest(camera, self.task.cameras, kind=f"camera of {suite}")
@@ -116,13 +123,24 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
                 ),
             }
         )
-        self.scene: Scene = self._backend.scene(self.task)
-        self._simulation = Simulation(self.scene, goals.parse(self.task.goal), exact=exact)
+        self._exact = exact
         self._painter: Painter | None = None
+        self._enter(self.task)
         self._hold = np.array(self.task.action.hold, np.float64)
         self.run_seed = 0
         self._index = 0
         self._steps: int | None = None  # since settling; None before the first reset
+
+    def _enter(self, task: Task) -> None:
+        """Take a task's scene and goal."""
+        if self._painter is not None:
+            self._painter.close()
+            self._painter = None
+        self.task = task
+        self.scene: Scene = self._backend.scene(task)
+        self._simulation = Simulation(
+            self.scene, goals.parse(task.goal), exact=self._exact, action=task.action.name
+        )
 
     @property
     def model(self) -> Any:
@@ -131,7 +149,7 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 
     @property
     def data(self) -> Any:
-        """The simulation's `mujoco.MjData`; the same object throughout."""
+        """The simulation's `mujoco.MjData`; another object where a trial has a scene of its own."""
         return self._simulation.data
 
     def success(self) -> bool:
@@ -166,6 +184,10 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._index = int(index)
         self.run_seed = self.np_random_seed
         key = EpisodeKey(self.task.suite, self.task.name, self._index)
+        task = variant(self._backend, self.task, key)
+        if (task.scene_id, task.goal) != (self.task.scene_id, self.task.goal):
+            self._enter(task)
+        self.task = task
         simulation = self._simulation
         simulation.start(self._backend.start(self.scene, self.task, key, self.run_seed))
         for _ in range(self.task.settle_steps):
@@ -179,7 +201,7 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         """Run one env step.
 
         Args:
-            action: [7], in the convention of `task.action`.
+            action: In the convention of `task.action`.
 
         Raises:
             ValueError: The action has another shape, or holds a NaN or an infinity.

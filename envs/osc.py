@@ -23,16 +23,7 @@ import math
 import numpy as np
 from numba import njit
 
-from envs.native import (
-    mj_checkAcc,
-    mj_checkPos,
-    mj_checkVel,
-    mj_Euler,
-    mj_forwardSkip,
-    mj_jacSite,
-    mj_step1,
-    mj_step2,
-)
+from envs.native import mj_jacSite
 
 N = 7  # arm joints
 
@@ -44,9 +35,6 @@ ROTATION_SCALE = abs(0.5 - -0.5) / abs(1 - -1)  # radians per unit action
 NULLSPACE_KP = 10.0  # control_utils.nullspace_torques
 GRIPPER_SPEED = 0.01  # PandaGripper.speed, share of the range a substep
 EPS = np.finfo(float).eps * 4.0  # transform_utils.EPS
-
-STAGE_NONE = 0  # mjtStage: run everything
-STAGE_VEL = 2  # position and velocity are known, repeat acceleration only
 
 # numba caches the compiled loop beside this file (or in NUMBA_CACHE_DIR), so a spawned
 # worker starts stepping at once. No fastmath: the order of operations is the contract.
@@ -99,6 +87,24 @@ def set_goal(action, c_eef_pos, c_eef_mat, goal_pos, goal_mat):
     for i in range(6):
         a = min(max(action[i], -1.0), 1.0)
         delta[i] = a * (POSITION_SCALE if i < 3 else ROTATION_SCALE)
+    _move_goal(delta, c_eef_pos, c_eef_mat, goal_pos, goal_mat)
+
+
+@_jit
+def set_goal_in(frame, action, c_eef_pos, c_eef_mat, goal_pos, goal_mat):
+    """As `set_goal`, with the deltas along the axes (columns) of a rotation [3, 3]."""
+    delta = np.empty(6)
+    for i in range(3):
+        move, turn = 0.0, 0.0
+        for j in range(3):
+            move += frame[i, j] * min(max(action[j], -1.0), 1.0)
+            turn += frame[i, j] * min(max(action[3 + j], -1.0), 1.0)
+        delta[i], delta[3 + i] = move * POSITION_SCALE, turn * ROTATION_SCALE
+    _move_goal(delta, c_eef_pos, c_eef_mat, goal_pos, goal_mat)
+
+
+@_jit
+def _move_goal(delta, c_eef_pos, c_eef_mat, goal_pos, goal_mat):
     if delta[3] != 0.0 or delta[4] != 0.0 or delta[5] != 0.0:
         turn = _quat_to_matrix(_axis_angle_to_quat(delta[3:]))
         goal_mat[:, :] = np.dot(turn, c_eef_mat)
@@ -107,8 +113,8 @@ def set_goal(action, c_eef_pos, c_eef_mat, goal_pos, goal_mat):
 
 
 @_jit
-def _orientation_error(desired, current):
-    # half the sum of cross products of the axes: control_utils.orientation_error
+def orientation_error(desired, current):
+    """Half the sum of cross products of the axes, [3]: control_utils.orientation_error."""
     out = np.zeros(3)
     for k in range(3):
         a = current[:, k]
@@ -192,7 +198,7 @@ def _torques_exact(c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal
     jac_pos = np.asfortranarray(c_jac[:3])
     jac_ori = np.asfortranarray(c_jac[3:])
     force = (goal_pos - c_pos) * KP + (-c_vel[:3]) * KD
-    torque = _orientation_error(goal_mat, c_mat) * KP + (-c_vel[3:]) * KD
+    torque = orientation_error(goal_mat, c_mat) * KP + (-c_vel[3:]) * KD
     mass_inv = np.linalg.inv(c_mass)
     lambda_full = np.linalg.pinv(np.dot(np.dot(c_jac, mass_inv), c_jac.transpose()))
     lambda_pos = np.linalg.pinv(np.dot(np.dot(jac_pos, mass_inv), jac_pos.transpose()))
@@ -208,7 +214,8 @@ def _torques_exact(c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal
 
 
 @_jit
-def _cholesky(a, n, low):
+def cholesky(a, n, low):
+    """Write the lower factor of a [n, n] into `low`, whose upper part must be zero."""
     for i in range(n):
         for j in range(i + 1):
             s = a[i, j]
@@ -221,8 +228,8 @@ def _cholesky(a, n, low):
 
 
 @_jit
-def _solve(low, n, b):
-    # in place: low low^T x = b
+def solve(low, n, b):
+    """Solve low low^T x = b, in place of b [n]."""
     for i in range(n):
         s = b[i]
         for k in range(i):
@@ -240,12 +247,12 @@ def _torques_fast(c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal_
     # The same torques with Cholesky factors in place of LAPACK's inv and pinv. With
     # G = J M^-1 J^T: wrench = blockdiag(G)^-1 f, and N^T p = p - J^T G^-1 J M^-1 p.
     low = np.zeros((N, N))
-    _cholesky(c_mass, N, low)
+    cholesky(c_mass, N, low)
     minv_jt = np.empty((6, N))  # row i: M^-1 times row i of J
     for i in range(6):
         for j in range(N):
             minv_jt[i, j] = c_jac[i, j]
-        _solve(low, N, minv_jt[i])
+        solve(low, N, minv_jt[i])
     gram = np.empty((6, 6))
     for i in range(6):
         for j in range(i + 1):
@@ -254,17 +261,17 @@ def _torques_fast(c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal_
                 s += c_jac[i, k] * minv_jt[j, k]
             gram[i, j] = s
             gram[j, i] = s
-    error = _orientation_error(goal_mat, c_mat)
+    error = orientation_error(goal_mat, c_mat)
     wrench = np.empty(6)
     for i in range(3):
         wrench[i] = (goal_pos[i] - c_pos[i]) * KP - c_vel[i] * KD
         wrench[3 + i] = error[i] * KP - c_vel[3 + i] * KD
     low6 = np.zeros((6, 6))
-    _cholesky(gram[:3, :3], 3, low6)
-    _solve(low6, 3, wrench[:3])
+    cholesky(gram[:3, :3], 3, low6)
+    solve(low6, 3, wrench[:3])
     low6[:, :] = 0.0
-    _cholesky(gram[3:, 3:], 3, low6)
-    _solve(low6, 3, wrench[3:])
+    cholesky(gram[3:, 3:], 3, low6)
+    solve(low6, 3, wrench[3:])
     pull = np.empty(N)
     for i in range(N):
         pull[i] = NULLSPACE_KP * (rest[i] - c_q[i]) - math.sqrt(NULLSPACE_KP) * 2 * c_qd[i]
@@ -282,8 +289,8 @@ def _torques_fast(c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal_
             s += c_jac[i, k] * pull[k]
         w[i] = s
     low6[:, :] = 0.0
-    _cholesky(gram, 6, low6)
-    _solve(low6, 6, w)
+    cholesky(gram, 6, low6)
+    solve(low6, 6, w)
     out = np.empty(N)
     for i in range(N):
         s = bias[i] + pose[i]
@@ -291,140 +298,3 @@ def _torques_fast(c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal_
             s += c_jac[k, i] * (wrench[k] - w[k])
         out[i] = s
     return out
-
-
-@_jit
-def run_env_step(
-    model,
-    data,
-    exact,
-    substeps,
-    observe_at,
-    action,
-    # where things are
-    site,
-    hand,
-    dofs,
-    qpos_at,
-    finger_dofs,
-    finger_qpos_at,
-    arm_ctrl,
-    finger_ctrl,
-    torque_low,
-    torque_high,
-    finger_bias,
-    finger_weight,
-    madr,
-    parent,
-    rest,
-    # mjData's arrays
-    qpos,
-    qvel,
-    ctrl,
-    qfrc_bias,
-    qM,
-    site_xpos,
-    site_xmat,
-    xquat,
-    # the controller's arrays
-    fresh,
-    fingers,
-    goal_pos,
-    goal_mat,
-    scratch,
-    c_pos,
-    c_mat,
-    c_vel,
-    c_q,
-    c_qd,
-    c_jac,
-    c_mass,
-    # written
-    seen_qpos,
-    robot_state,
-):
-    """Run one env step: `substeps` physics steps under one action.
-
-    Args:
-        model, data: Addresses of mjModel and mjData.
-        exact: True for the genuine loop's solver passes and LAPACK calls.
-        substeps: Physics steps.
-        observe_at: Substep (1-based) at which observations are sampled.
-        action: [7] float64, DELTA_EEF_GRIPPER_CLOSE_POSITIVE.
-        fresh: [1] uint8; 1 when the controller's arrays still hold the nominal reset.
-        fingers: [2] integrated finger commands in [-1, 1].
-        seen_qpos: [nq] written: joint positions behind the observed kinematics.
-        robot_state: [25] written: wamsim.conventions.PANDA_STATE at the same moment.
-    """
-    bias = np.empty(N)
-    for k in range(substeps):
-        if exact:
-            mj_checkPos(model, data)
-            mj_checkVel(model, data)
-            mj_forwardSkip(model, data, STAGE_NONE, 1)
-        else:
-            mj_step1(model, data)
-        if fresh[0] == 0:
-            if exact:
-                mj_forwardSkip(model, data, STAGE_VEL, 1)
-            read_controller(
-                model,
-                data,
-                site,
-                dofs,
-                qpos_at,
-                qpos,
-                qvel,
-                qM,
-                madr,
-                parent,
-                site_xpos,
-                site_xmat,
-                scratch,
-                c_pos,
-                c_mat,
-                c_vel,
-                c_q,
-                c_qd,
-                c_jac,
-                c_mass,
-            )
-        if k == 0:
-            set_goal(action, c_pos, c_mat, goal_pos, goal_mat)
-        for i in range(N):
-            bias[i] = qfrc_bias[dofs[i]]
-        if exact:
-            tau = _torques_exact(
-                c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal_mat, rest, bias
-            )
-        else:
-            tau = _torques_fast(
-                c_pos, c_mat, c_vel, c_q, c_qd, c_jac, c_mass, goal_pos, goal_mat, rest, bias
-            )
-        fresh[0] = 0
-        sign = np.sign(action[6])
-        for i in range(2):
-            step = (-1.0 if i == 0 else 1.0) * GRIPPER_SPEED * sign
-            fingers[i] = min(max(fingers[i] + step, -1.0), 1.0)
-            ctrl[finger_ctrl[i]] = finger_bias[i] + finger_weight[i] * fingers[i]
-        for i in range(N):
-            ctrl[arm_ctrl[i]] = min(max(tau[i], torque_low[i]), torque_high[i])
-        if k + 1 == observe_at:
-            seen_qpos[:] = qpos
-        if exact:
-            mj_forwardSkip(model, data, STAGE_VEL, 1)
-            mj_checkAcc(model, data)
-            mj_Euler(model, data)
-        else:
-            mj_step2(model, data)
-        if k + 1 == observe_at:
-            for i in range(N):
-                robot_state[i] = qpos[qpos_at[i]]
-                robot_state[N + i] = qvel[dofs[i]]
-            for i in range(3):
-                robot_state[14 + i] = site_xpos[site, i]
-                robot_state[17 + i] = xquat[hand, 1 + i]
-            robot_state[20] = xquat[hand, 0]
-            for i in range(2):
-                robot_state[21 + i] = qpos[finger_qpos_at[i]]
-                robot_state[23 + i] = qvel[finger_dofs[i]]

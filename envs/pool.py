@@ -27,7 +27,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from envs.processes import environment
-from envs.scene import Scene, SuiteBackend, SuiteOptions
+from envs.scene import Scene, SuiteBackend, SuiteOptions, variant
 from envs.worker import Begin, Describe, Run, WorkerSpec, main, slot_arrays
 from wamsim import registry
 from wamsim.contracts import EpisodeKey, Task
@@ -124,15 +124,18 @@ class Pool(VectorEnv):
             raise nearest(name, tasks, kind=f"task of {suite}")
         return tasks[name]
 
-    def scene(self, suite: str, name: str) -> Scene:
+    def variant(self, key: EpisodeKey) -> Task:
+        """A trial's task, with the words, the goal and the scene of this trial."""
+        return variant(self.backend(key.suite), self.task(key.suite, key.task), key)
+
+    def scene(self, task: Task) -> Scene:
         """The scene of a task in this process, for privileged policies."""
-        task = self.task(suite, name)
         scene = self._scenes.pop(task.scene_id, None)
         if scene is None:
             # one scene a slot at most, the one not asked for the longest goes first
             if len(self._scenes) >= max(2, self.num_envs):
                 self._scenes.pop(next(iter(self._scenes)))
-            scene = self.backend(suite).scene(task)
+            scene = self.backend(task.suite).scene(task)
         self._scenes[task.scene_id] = scene
         return scene
 

@@ -42,6 +42,12 @@ SUITES: dict[str, Listed] = {
     "tabletop_spatial": Listed(tasks=7),
     "tabletop_goal": Listed(tasks=8),
     "tabletop_long": Listed(tasks=6),
+    "kitchen": Listed(tasks=24),  # ours: envs/kitchen/tasks.py
+    # ours: envs/bimanual/tasks.py
+    "bimanual_clean": Listed(tasks=12),
+    "bimanual_randomized": Listed(tasks=12),
+    "bimanual_clean_eef": Listed(tasks=12),
+    "bimanual_randomized_eef": Listed(tasks=12),
 }
 
 

@@ -20,6 +20,7 @@ from wamsim.errors import RenderingUnavailable
 
 MAX_GEOMS = 1000  # robosuite 1.4.0, MjRenderContext
 HIDDEN_GROUP = 5  # a geom group that no scene of ours draws
+AWAY_M = 100.0  # what an episode does without is put this far off: past every camera's zfar
 
 _context: Any = None
 
@@ -173,7 +174,7 @@ class Painter:
         """
         model, data = self.scene.model, self._data
         if self._casts_shadow:
-            return np.ones(model.ngeom, bool)
+            return np.abs(data.geom_xpos).max(axis=1) < AWAY_M
         boxes = _Boxes(model, data)
         eye = data.cam_xpos[camera]
         view = _view_planes(model, data, camera, aspect)

@@ -120,7 +120,7 @@ def make_videos(
     Args:
         run_dir: A run folder; only read, unless `out` lies in it.
         episodes: "failures" (not errors), "all", or the first N of every task.
-        cameras: What to show, side by side; None takes those of `CAMERAS` that a task has.
+        cameras: What to show, side by side; None takes `standard_cameras`.
         size: (height, width) of each picture; 256 or more looks best.
         out: Where videos go, as ``<suite>/<task>/00007-success.mp4``; by default
             ``run_dir/videos``. Other cameras or sizes want another place.
@@ -184,6 +184,8 @@ def plan(
     said: Callable[[str], None],
 ) -> list[Job]:
     """List the videos to make, in order of episodes, so that scenes are loaded once each."""
+    from envs.scene import variant
+
     if wanted not in ("failures", "all") and not (isinstance(wanted, int) and wanted > 0):
         raise WamsimError(f"episodes={wanted!r}, expected failures, all, or a number from 1")
     files = episode_files(run_dir)
@@ -225,7 +227,8 @@ def plan(
         elif wanted == "failures" and record.outcome is not Outcome.FAILURE:
             continue
         video = out / key.suite / key.task / f"{key.index:05d}-{record.outcome.value}.mp4"
-        jobs.append(Job(episode=path, record=record, task=tasks[place], video=video))
+        task = variant(registry.suite(key.suite, options), tasks[place], key)
+        jobs.append(Job(episode=path, record=record, task=task, video=video))
     return jobs
 
 
@@ -251,7 +254,7 @@ class Projector:
         """
         task = job.task
         try:
-            episode = _read(job.episode)
+            episode = read_drawable(job.episode)
             painter = self._painters.of(task)
             cameras = self._cameras or standard_cameras(task)
             shots = draw_episode(painter, episode, cameras, self._size)
@@ -315,7 +318,8 @@ def check_cameras(cameras: Sequence[str], task: Task) -> None:
 
 def standard_cameras(task: Task) -> tuple[str, ...]:
     """Give the cameras that videos of a task show unless somebody names others."""
-    return tuple(c for c in CAMERAS if c in task.cameras) or task.cameras[:2]
+    # Other suites put what their policies look through first: two views or two wrists beside.
+    return CAMERAS if set(CAMERAS) <= set(task.cameras) else task.cameras[:3]
 
 
 def caption(record: Record, task: Task) -> Caption:
@@ -329,7 +333,8 @@ def caption(record: Record, task: Task) -> Caption:
     )
 
 
-def _read(path: Path) -> Episode:
+def read_drawable(path: Path) -> Episode:
+    """Read of an episode file what drawing needs: the record, "seen_qpos" and "lit"."""
     for names in (("seen_qpos", "lit"), ("seen_qpos",)):  # "lit" where the scene has burners
         with contextlib.suppress(KeyError):
             return read_episode(path, only=names)

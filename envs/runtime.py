@@ -16,12 +16,12 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import osc
+from envs import osc, robot_state, servos, stepping
+from envs.control import Control
 from envs.goals import Goal, World, holds
 from envs.rendering import Painter
 from envs.scene import Pose, Scene, Start, Thing
 from envs.timing import libero_observation_substeps
-from wamsim.conventions import PANDA_STATE
 
 Array = NDArray[np.float64]
 
@@ -67,39 +67,56 @@ class Snapshot:
 
 
 class _Indices:
-    """Ids and constants of a scene's robot, looked up once."""
+    """Ids and constants of a scene's robot under one control, looked up once."""
 
-    def __init__(self, scene: Scene) -> None:
-        model, robot = scene.model, scene.info.robot
-        self.site = scene.site_id(robot.eef_site)
-        self.hand = scene.body_id(robot.eef_body)
-        self.dofs = np.array([scene.dof_address(j) for j in robot.joints])
-        self.qpos_at = np.array([scene.qpos_address(j) for j in robot.joints])
-        self.finger_dofs = np.array([scene.dof_address(j) for j in robot.gripper_joints])
+    def __init__(self, scene: Scene, control: Control) -> None:
+        model = scene.model
+        robot = scene.info.robot
+        self.control = control
+        self.qpos_at = np.array([scene.qpos_address(j) for j in robot.joints], np.int64)
+        self.dofs = np.array([scene.dof_address(j) for j in robot.joints], np.int64)
         self.finger_qpos_at = np.array([scene.qpos_address(j) for j in robot.gripper_joints])
-        self.arm_ctrl = np.array([scene.actuator_id(a) for a in robot.actuators])
-        self.finger_ctrl = np.array([scene.actuator_id(a) for a in robot.gripper_actuators])
-        limits = model.actuator_ctrlrange
-        self.torque_low = limits[self.arm_ctrl, 0].copy()
-        self.torque_high = limits[self.arm_ctrl, 1].copy()
-        span = limits[self.finger_ctrl]
-        self.finger_bias = 0.5 * (span[:, 1] + span[:, 0])
-        self.finger_weight = 0.5 * (span[:, 1] - span[:, 0])
         self.madr = model.dof_Madr.copy()
         self.parent = model.dof_parentid.copy()
         self.rest = np.array(robot.init_qpos, np.float64)
         self.rest_fingers = np.array(robot.init_gripper_qpos, np.float64)
+        self.site = scene.site_id(robot.eef_site)
+        limits = model.actuator_ctrlrange
+        arm_ctrl = np.array([scene.actuator_id(a) for a in robot.actuators], np.int64)
+        finger_ctrl = np.array([scene.actuator_id(a) for a in robot.gripper_actuators], np.int64)
+        span = limits[finger_ctrl]
+        self.arm = stepping.Arm(
+            site=self.site,
+            dofs=self.dofs,
+            qpos_at=self.qpos_at,
+            arm_ctrl=arm_ctrl,
+            finger_ctrl=finger_ctrl,
+            torque_low=limits[arm_ctrl, 0].copy(),
+            torque_high=limits[arm_ctrl, 1].copy(),
+            finger_bias=0.5 * (span[:, 1] + span[:, 0]),
+            finger_weight=0.5 * (span[:, 1] - span[:, 0]),
+            madr=self.madr,
+            parent=self.parent,
+            rest=self.rest,
+        )
+        self.frame = -1 if control.frame is None else scene.body_id(control.frame)
+        self.mode = -1 if control.mode is None else control.mode
+        self.poses = servos.poses(control, scene)
+        self.sources = robot_state.sources(scene)
         # Sensors read forces that nothing here uses; leaving them out changes no state.
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)
         self.lit = [t for t in scene.info.things for _ in t.lit_sites]
 
 
-def _indices(scene: Scene) -> _Indices:
-    found = getattr(scene, "_runtime_indices", None)
-    if found is None:
-        found = _Indices(scene)
-        scene._runtime_indices = found  # type: ignore[attr-defined]
-    return found
+def _indices(scene: Scene, action: str | None = None) -> _Indices:
+    known: dict[str, _Indices] | None = getattr(scene, "_runtime_indices", None)
+    if known is None:
+        known = {}
+        scene._runtime_indices = known  # type: ignore[attr-defined]
+    control = scene.info.controls[0] if action is None else scene.info.control(action)
+    if control.action not in known:
+        known[control.action] = _Indices(scene, control)
+    return known[control.action]
 
 
 class Simulation:
@@ -110,31 +127,54 @@ class Simulation:
             same thread.
         goal: When it holds after a step, the episode has succeeded.
         exact: Make the genuine robosuite loop's solver passes and LAPACK calls.
+        action: Name of the convention that `step` takes; the scene's first when None.
+
+    Raises:
+        ConventionMismatch: The scene does not understand that convention.
     """
 
-    def __init__(self, scene: Scene, goal: Goal, *, exact: bool = False) -> None:
+    def __init__(
+        self, scene: Scene, goal: Goal, *, exact: bool = False, action: str | None = None
+    ) -> None:
         self.scene = scene
         self.goal = goal
         self.exact = exact
-        self.data = mujoco.MjData(scene.model)
+        self.data = data = mujoco.MjData(scene.model)
         self.world = World(scene, self.data)
-        self._at = _indices(scene)
-        nq, nv = scene.model.nq, scene.model.nv
-        self._fresh = np.ones(1, np.uint8)
-        self.fingers = np.zeros(2)
-        self._goal_pos, self._goal_mat = np.zeros(3), np.eye(3)
-        self._scratch = np.zeros((6, nv))
-        self._seen = np.zeros(nq)
-        self._robot_state = np.zeros(PANDA_STATE.dim)
-        self._controller = (
-            np.zeros(3),
-            np.eye(3),
-            np.zeros(6),
-            np.zeros(osc.N),
-            np.zeros(osc.N),
-            np.zeros((6, osc.N), order="F"),
-            np.zeros((osc.N, osc.N), order="F"),
+        self._at = at = _indices(scene, action)
+        model, info = scene.model, scene.info
+        self._loop = stepping.Loop(
+            exact=exact,
+            substeps=info.substeps,
+            timestep=float(model.opt.timestep),
+            arm=at.control.osc,
+            frame=at.frame,
+            mode=at.mode,
         )
+        self._memory = stepping.Memory(
+            fresh=np.ones(1, np.uint8),
+            fingers=np.zeros(2),
+            goal_pos=np.zeros(3),
+            goal_mat=np.eye(3),
+            held=np.zeros(1, np.uint8),
+            hold_q=np.zeros(osc.N),
+            c_pos=np.zeros(3),
+            c_mat=np.eye(3),
+            c_vel=np.zeros(6),
+            c_q=np.zeros(osc.N),
+            c_qd=np.zeros(osc.N),
+            c_jac=np.zeros((6, osc.N), order="F"),
+            c_mass=np.zeros((osc.N, osc.N), order="F"),
+        )
+        self._servos = servos.servos(at.control, scene)
+        self._fields = stepping.Fields(
+            qpos=data.qpos, qvel=data.qvel, ctrl=data.ctrl, qfrc_bias=data.qfrc_bias, qM=data.qM,
+            site_xpos=data.site_xpos, site_xmat=data.site_xmat,
+            xpos=data.xpos, xquat=data.xquat, xmat=data.xmat,
+        )  # fmt: skip
+        self._scratch = np.zeros((6, model.nv))
+        self._seen = np.zeros(model.nq)
+        self._robot_state = np.zeros(len(at.sources.kind))
         self.fixtures: Mapping[str, Pose] = {}
         self.steps = 0  # env steps since the start, settling included
         self.lit: tuple[bool, ...] = ()
@@ -162,11 +202,8 @@ class Simulation:
             mujoco.mj_kinematics(model, data)
             mujoco.mj_comPos(model, data)
             mujoco.mj_crb(model, data)
-        self._read_controller()
-        self._fresh[0] = 1
-        self._goal_pos[:] = self._controller[0]
-        self._goal_mat[:] = self._controller[1]
-        self.fingers[:] = 0.0
+        if at.control.osc:
+            self._start_arm()
         if self.exact:
             data.qpos[at.finger_qpos_at] = at.rest_fingers
             for joint in joint_names(self.scene.info.things):  # LIBERO's property samplers
@@ -183,8 +220,13 @@ class Simulation:
             data.time = start.state[0]
             data.qpos[:] = start.state[1 : 1 + nq]
             data.qvel[:] = start.state[1 + nq :]
+        self._start_servos()
         if start.state is not None or not self.exact:
             mujoco.mj_forward(model, data)
+        if at.frame >= 0:
+            # LIBERO's first goal is the nominal reset's; where the base may face anywhere,
+            # that would turn the hand back.
+            self._start_arm()
         self.steps = 0
         self._seen[:] = data.qpos
         self._update_lit()
@@ -228,36 +270,41 @@ class Simulation:
         self.steps = snapshot.steps
 
     def _controller_parts(self) -> tuple[NDArray[Any], ...]:
-        return (self._fresh, self.fingers, self._goal_pos, self._goal_mat, *self._controller)
+        return (*self._memory, self._servos.target)
 
-    def _read_controller(self) -> None:
-        data, at = self.data, self._at
+    @property
+    def gripper_command(self) -> Array:
+        """What fingers are told.
+
+        Under OSC the integrated commands [2] in [-1, 1], else the targets of all servos in
+        the order of `Control.servos`.
+        """
+        return (self._memory.fingers if self._at.control.osc else self._servos.target).copy()
+
+    def _start_arm(self) -> None:
+        """Let the arm's controller read what it sees now, as at a reset."""
+        data, at, m = self.data, self._at, self._memory
         osc.read_controller(
-            self.scene.model._address,
-            data._address,
-            at.site,
-            at.dofs,
-            at.qpos_at,
-            data.qpos,
-            data.qvel,
-            data.qM,
-            at.madr,
-            at.parent,
-            data.site_xpos,
-            data.site_xmat,
-            self._scratch,
-            *self._controller,
-        )
+            self.scene.model._address, data._address, at.site, at.dofs, at.qpos_at, data.qpos,
+            data.qvel, data.qM, at.madr, at.parent, data.site_xpos, data.site_xmat, self._scratch,
+            m.c_pos, m.c_mat, m.c_vel, m.c_q, m.c_qd, m.c_jac, m.c_mass,
+        )  # fmt: skip
+        m.fresh[0], m.held[0] = 1, 0
+        m.goal_pos[:], m.goal_mat[:] = m.c_pos, m.c_mat
+        m.fingers[:] = 0.0
+
+    def _start_servos(self) -> None:
+        """Let every servo hold what the initial state has."""
+        s = self._servos
+        low, high = np.minimum(s.low, s.high), np.maximum(s.low, s.high)
+        s.target[:] = np.clip(self.data.qpos[s.joint], low, high)
+        self.data.ctrl[s.ctrl] = s.target
 
     def _read_robot_state(self) -> None:
-        data, at, out = self.data, self._at, self._robot_state
-        quat = data.xquat[at.hand]
-        out[:7] = data.qpos[at.qpos_at]
-        out[7:14] = data.qvel[at.dofs]
-        out[14:17] = data.site_xpos[at.site]
-        out[17:20], out[20] = quat[1:], quat[0]
-        out[21:23] = data.qpos[at.finger_qpos_at]
-        out[23:25] = data.qvel[at.finger_dofs]
+        d = self._fields
+        servos.gather(
+            d.qpos, d.qvel, d.site_xpos, d.xpos, d.xquat, self._at.sources, self._robot_state
+        )
 
     def _update_lit(self) -> None:
         self.lit = tuple(self._is_on(thing) for thing in self._at.lit)
@@ -276,7 +323,7 @@ class Simulation:
         """Run one env step and check the goal.
 
         Args:
-            action: [7] float64, DELTA_EEF_GRIPPER_CLOSE_POSITIVE; finite.
+            action: float64, in the convention that this simulation takes; finite.
 
         Returns:
             Whether the goal holds after the step.
@@ -288,16 +335,9 @@ class Simulation:
             observe = libero_observation_substeps(
                 1024 * (self.steps // 1024 + 1), info.substeps, info.timestep
             )[self.steps]
-        osc.run_env_step(
-            self.scene.model._address, data._address, self.exact, info.substeps, observe,
-            action,
-            at.site, at.hand, at.dofs, at.qpos_at, at.finger_dofs, at.finger_qpos_at,
-            at.arm_ctrl, at.finger_ctrl, at.torque_low, at.torque_high, at.finger_bias,
-            at.finger_weight, at.madr, at.parent, at.rest,
-            data.qpos, data.qvel, data.ctrl, data.qfrc_bias, data.qM, data.site_xpos,
-            data.site_xmat, data.xquat,
-            self._fresh, self.fingers, self._goal_pos, self._goal_mat, self._scratch,
-            *self._controller,
+        stepping.run_env_step(
+            self.scene.model._address, data._address, self._loop, observe, action, at.arm,
+            self._fields, self._memory, self._servos, at.poses, at.sources, self._scratch,
             self._seen, self._robot_state,
         )  # fmt: skip
         self.steps += 1

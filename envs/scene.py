@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.control import OSC, Control, Platform
 from wamsim.contracts import EpisodeKey, Suite, Task
+from wamsim.errors import ConventionMismatch
 
 Array = NDArray[np.float64]
 Pose = tuple[Array, Array]  # position [3], quaternion wxyz [4]
@@ -27,13 +29,17 @@ class Robot:
     """Names of one arm with a parallel gripper, and its controller's constants.
 
     Attributes:
-        joints, actuators: The seven arm joints and their torque motors.
+        joints, actuators: The arm joints and their motors (torques for OSC, which wants
+            seven; position servos else).
         gripper_joints, gripper_actuators: Finger slides and their position servos.
         eef_site: Site that the controller moves (robosuite: the gripper's grip_site).
         eef_body: Body whose quaternion is the observed ``eef_quat``.
         init_qpos: Arm joints of the nominal reset, radians.
         init_gripper_qpos: Finger joints of the nominal reset, metres.
         pad_geoms: Names of the (left, right) fingertip pad collision geoms.
+        name: Of one arm among several, e.g. "left"; prefix of its robot-state fields.
+        gripper_span: Position of the first finger joint when (closed, open), metres; with
+            it the robot state has the field "gripper_open", 0 to 1.
     """
 
     joints: tuple[str, ...]
@@ -45,6 +51,8 @@ class Robot:
     init_qpos: tuple[float, ...]
     init_gripper_qpos: tuple[float, ...]
     pad_geoms: tuple[tuple[str, ...], tuple[str, ...]]
+    name: str = ""
+    gripper_span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +154,9 @@ class SceneInfo:
             for the last substep.
         placement: A suite's own data for drawing fixture poses (JSON values).
         provenance: Versions and content hashes that the model was compiled from.
+        more_robots: Arms beside the first.
+        platform: What carries the arm around, if anything does.
+        controls: How actions are split, one entry for every convention understood.
     """
 
     id: str
@@ -158,6 +169,28 @@ class SceneInfo:
     observe_like_libero: bool = False
     placement: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    more_robots: tuple[Robot, ...] = ()
+    platform: Platform | None = None
+    controls: tuple[Control, ...] = (OSC,)
+
+    @property
+    def robots(self) -> tuple[Robot, ...]:
+        """All arms."""
+        return (self.robot, *self.more_robots)
+
+    def control(self, action: str) -> Control:
+        """The entry of `controls` for an action convention.
+
+        Raises:
+            ConventionMismatch: The scene's robot does not understand it.
+        """
+        for control in self.controls:
+            if control.action == action:
+                return control
+        raise ConventionMismatch(
+            f"scene {self.id} understands {', '.join(c.action for c in self.controls)}, but was "
+            f"asked to step {action} actions. Add a Control for it to the scene (envs/control.py)."
+        )
 
 
 @dataclass(kw_only=True)
@@ -288,6 +321,20 @@ class SuiteOptions:
     reset_mode: str = "per_episode"
     protocol: str | None = None
     wording: int = 0
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """A suite whose tasks differ from trial to trial in scene, words or goal."""
+
+    def variant(self, task: Task, key: EpisodeKey) -> Task:
+        """Give the task as this trial has it; cheap, and a function of the two alone."""
+        ...
+
+
+def variant(backend: SuiteBackend, task: Task, key: EpisodeKey) -> Task:
+    """Give a task as a trial has it: itself, unless its suite says otherwise."""
+    return backend.variant(task, key) if isinstance(backend, Varied) else task
 
 
 class SuiteBackend(Protocol):

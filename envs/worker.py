@@ -152,16 +152,20 @@ class Worker:
     # --------------------------------------------------------------- messages
 
     def _begin(self, message: Begin) -> Began:
+        from envs.scene import variant
+
         self._slots.pop(message.slot, None)
         entered = time.perf_counter()
         key = message.key
         backend = self._backend(key.suite)
-        task = self._task(key.suite, key.task)
+        task = variant(backend, self._task(key.suite, key.task), key)
         loaded = self._load(backend, task)
         scene = loaded.scene
         loading_s = time.perf_counter() - entered
         entered = time.perf_counter()
-        sim = self._runtime.Simulation(scene, self._goals.parse(task.goal), exact=self.spec.exact)
+        sim = self._runtime.Simulation(
+            scene, self._goals.parse(task.goal), exact=self.spec.exact, action=task.action.name
+        )
         start = backend.start(scene, task, key, message.run_seed)
         sim.start(start)
         starting_s = time.perf_counter() - entered
@@ -187,7 +191,7 @@ class Worker:
             fixtures={name: (p.copy(), q.copy()) for name, (p, q) in start.fixtures.items()},
             perturbation=dict(start.perturbation),
             initial_state=key.index % task.n_initial_states,
-            gripper_command=sim.fingers.copy(),
+            gripper_command=sim.gripper_command,
             intrinsics=[
                 np.stack([self._rendering.intrinsics(scene, c, v.size) for c in v.cameras])
                 if v.depth
@@ -238,7 +242,7 @@ class Worker:
             seen_qpos=seen[:done],
             robot_states=robot[:done],
             lit=lit[:done],
-            gripper_command=sim.fingers.copy(),
+            gripper_command=sim.gripper_command,
             looked=[tuple(steps) for steps in looked],
             extrinsics=[np.array(p) if p else None for p in poses],
             stepping_s=stepping_s,

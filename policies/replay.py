@@ -19,7 +19,7 @@ from wamsim.contracts import (
     Prediction,
     PrivilegedState,
 )
-from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
+from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, ActionConvention
 from wamsim.episode import Record, episode_path, read_episode
 from wamsim.errors import PolicyFault
 from wamsim.registry import PolicyFamily
@@ -47,18 +47,27 @@ class ReplayConfig:
 class Replay:
     """Gives each episode the actions that the run folder's episode of the same key had."""
 
-    def __init__(self, config: ReplayConfig) -> None:
+    verbatim = True  # recorded actions are in the suite's own convention
+
+    def __init__(
+        self, config: ReplayConfig, action: ActionConvention = DELTA_EEF_GRIPPER_CLOSE_POSITIVE
+    ) -> None:
+        self._config = config
         self._run = config.run
         self._episodes: OrderedDict[EpisodeKey, tuple[Record, NDArray[np.float32]]] = OrderedDict()
         self.card = PolicyCard(
             name="replay",
-            action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+            action=action,
             horizon=config.execute,
             execute=config.execute,
             privileged=True,  # for the episode's key and its fixtures
             row_batch=False,
             notes=f"recorded actions of {config.run.name}",
         )
+
+    def speaking(self, action: ActionConvention) -> Replay:
+        """The same run in another suite's convention."""
+        return Replay(self._config, action)
 
     def act(self, obs: Observation) -> Prediction:
         """Give every row its next recorded actions.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ class SimpleConfig:
     Attributes:
         horizon: Actions predicted per query.
         execute: Env steps run per query.
-        action: Name of the action convention to speak.
+        action: Name of the action convention to speak; where a suite expects another one
+            that no converter leads to, that one.
     """
 
     horizon: int = 8
@@ -33,6 +34,12 @@ class SimpleConfig:
             raise ValueError(f"execute={self.execute} must lie in 1..horizon={self.horizon}")
         if self.action not in ACTIONS:
             raise nearest(self.action, ACTIONS, kind="action convention")
+
+
+def _speaking(config: SimpleConfig, action: ActionConvention) -> SimpleConfig:
+    if action.name not in ACTIONS:
+        raise nearest(action.name, ACTIONS, kind="action convention")
+    return replace(config, action=action.name)
 
 
 def _card(name: str, config: SimpleConfig, notes: str) -> PolicyCard:
@@ -53,7 +60,12 @@ class RandomPolicy:
     """
 
     def __init__(self, config: SimpleConfig) -> None:
+        self._config = config
         self.card = _card("random", config, "uniform actions; what chance achieves")
+
+    def speaking(self, action: ActionConvention) -> RandomPolicy:
+        """The same in another convention."""
+        return RandomPolicy(_speaking(self._config, action))
 
     def act(self, obs: Observation) -> Prediction:
         """Draw a chunk for every row."""
@@ -74,7 +86,12 @@ class HoldPolicy:
     """The convention's hold action, always: what happens when nobody acts."""
 
     def __init__(self, config: SimpleConfig) -> None:
+        self._config = config
         self.card = _card("hold", config, "never moves; what the start alone achieves")
+
+    def speaking(self, action: ActionConvention) -> HoldPolicy:
+        """The same in another convention."""
+        return HoldPolicy(_speaking(self._config, action))
 
     def act(self, obs: Observation) -> Prediction:
         """Hold, in every row."""

@@ -119,8 +119,11 @@ class CountingPool:
     def task(self, suite: str, name: str) -> Task:
         return self._tasks[name]
 
-    def scene(self, suite: str, name: str) -> Any:
-        return SimpleNamespace(model=SimpleNamespace(nq=1), name=name)
+    def variant(self, key: EpisodeKey) -> Task:
+        return self.task(key.suite, key.task)
+
+    def scene(self, task: Task) -> Any:
+        return SimpleNamespace(model=SimpleNamespace(nq=1), name=task.name)
 
     def worker_of(self, slot: int) -> int:
         return slot // self._per_worker

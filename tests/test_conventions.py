@@ -11,11 +11,15 @@ from scipy.spatial.transform import Rotation as Scipy
 from wamsim.conventions import (
     ACTION_CONVERTERS,
     ACTIONS,
+    ALOHA_STATE,
+    DELTA_EEF_BASE_TORSO_MODE,
     DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
     DELTA_EEF_GRIPPER_OPEN_POSITIVE,
     EEF_AXIS_ANGLE_GRIPPER,
+    EEF_IN_BASE_GRIPPER_BASE,
     GRIPPER_EEF_POS_QUAT,
     JOINTS_GRIPPER,
+    PANDA_BASE_STATE,
     PANDA_STATE,
     PROPRIOS,
     Orientation,
@@ -106,10 +110,46 @@ def test_an_axis_angle_needs_a_quaternion() -> None:
 
 
 @pytest.mark.parametrize("convention", PROPRIOS.values(), ids=lambda c: c.name)
-def test_every_convention_fits_a_panda(convention) -> None:
+def test_every_convention_fits_a_robot(convention) -> None:
     assert PROPRIOS[convention.name] is convention
-    out = proprio_from_robot_state(RAW, PANDA_STATE, convention, suite="toy")
+    layout = next(
+        layout
+        for prefix, layout in (
+            ("base_", PANDA_BASE_STATE),
+            ("left_", ALOHA_STATE),
+            ("", PANDA_STATE),
+        )
+        if any(field.startswith(prefix) for field in convention.fields)
+    )
+    raw = np.linspace(-1.0, 1.0, layout.dim)
+    out = proprio_from_robot_state(raw, layout, convention, suite="toy")
     assert out.shape == (convention.dim,)
+
+
+def test_the_hand_in_the_axes_of_its_base() -> None:
+    # The base stands at (1, 2, 0), turned by 90 degrees about the vertical: its x is the
+    # world's y. A hand at (1, 2.5, 0.7) is 0.5 m ahead of it; turned as the base, it is not turned.
+    half = np.sqrt(0.5)
+    raw = np.zeros(PANDA_BASE_STATE.dim)
+    parts = PANDA_BASE_STATE.split(raw)
+    parts["eef_pos"][:] = 1.0, 2.5, 0.7
+    parts["eef_quat"][:] = 0, 0, half, half
+    parts["base_pos"][:] = 1.0, 2.0, 0.0
+    parts["base_quat"][:] = 0, 0, half, half
+    out = proprio_from_robot_state(raw, PANDA_BASE_STATE, EEF_IN_BASE_GRIPPER_BASE, suite="toy")
+    assert out[:7] == pytest.approx([0.5, 0, 0.7, 0, 0, 0, 1], abs=1e-7)
+    assert out[9:12] == pytest.approx([1, 2, 0])
+
+
+def test_seven_channels_drive_a_kitchen_robot_that_stands_still() -> None:
+    convert = action_converter(OPEN, DELTA_EEF_BASE_TORSO_MODE, policy="p", suite="s")
+    chunk = np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]], np.float32)
+    out = convert(chunk)
+    assert (
+        out.tolist() == np.float32([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, -0.7, 0, 0, 0, 0, -1]]).tolist()
+    )
+    with pytest.raises(ConventionMismatch, match=r"\(DELTA_EEF_BASE_TORSO_MODE, "):
+        action_converter(DELTA_EEF_BASE_TORSO_MODE, CLOSE, policy="p", suite="s")
 
 
 # ----------------------------------------------------------------------------- actions

@@ -19,7 +19,7 @@ from envs.demonstration_sources.lerobot_meta import LeRobotLayout
 from envs.demonstrations import Viewpoint, prepare
 from wamsim.conventions import Orientation, quat_to_axis_angle
 from wamsim.demonstrations import DemonstrationFile, UnusableDemonstrations, open_set
-from wamsim.errors import ConventionMismatch, OutOfSpace, RecordCorrupt
+from wamsim.errors import ConventionMismatch, OutOfSpace, RecordCorrupt, WamsimError
 
 T, EPISODES, SIZE, FPS = 12, 2, 32, 10
 KEYS = ("observation.images.image", "observation.images.image2")
@@ -331,3 +331,21 @@ def test_a_full_disk_is_said_before_anything_is_read(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     refused(OutOfSpace, "the disk has 1.1 GB free", root)
     assert not list(root.parent.rglob("cache/**/*.safetensors"))
+
+
+def test_a_layout_is_read_from_options() -> None:
+    assert LeRobotLayout.from_options({}) == LeRobotLayout()
+    assert LeRobotLayout.from_options(
+        {"state": "robot.state", "orientation": "upright", "control_hz": "fps",
+         "camera.observation.images.top": "agentview"}
+    ) == LeRobotLayout(
+        cameras={"observation.images.top": "agentview"}, state="robot.state",
+        orientation=Orientation.UPRIGHT, control_hz=None,
+    )  # fmt: skip
+    for options, said in (
+        ({"orientation": "upside"}, "upright"),
+        ({"stat": "x"}, "state"),
+        ({"control_hz": "-3"}, "env steps per second"),
+    ):
+        with pytest.raises(WamsimError, match=said):
+            LeRobotLayout.from_options(options)

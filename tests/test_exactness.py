@@ -111,7 +111,7 @@ class Hands:
         pair, sim = self._pair, self._pair.exact
         state = PrivilegedState(
             key=pair.key, task=pair.task, scene=pair.scene, qpos=sim.data.qpos.copy(),
-            qvel=sim.data.qvel.copy(), fixtures=sim.fixtures, gripper_command=sim.fingers.copy(),
+            qvel=sim.data.qvel.copy(), fixtures=sim.fixtures, gripper_command=sim.gripper_command,
         )  # fmt: skip
         prediction = self._oracle.act(
             Observation(

@@ -10,6 +10,7 @@ from doubles import INDEX_STEP, CountingPolicy, card, sees, task
 
 from wamsim.contracts import PolicyCard, Prediction, Task
 from wamsim.conventions import (
+    DELTA_EEF_BASE_TORSO_MODE,
     DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
     DELTA_EEF_GRIPPER_OPEN_POSITIVE,
     EEF_AXIS_ANGLE_GRIPPER,
@@ -77,6 +78,22 @@ def test_what_does_not_fit(made: PolicyCard, error: type[WamsimError], sentence:
     with pytest.raises(error) as caught:
         check_fit(CountingPolicy(made), task())
     assert str(caught.value) == sentence
+
+
+def test_a_channel_that_a_task_requires_must_be_there() -> None:
+    # A converter exists (the base stands still), but the task is done elsewhere.
+    asked = dataclasses.replace(
+        task(), action=DELTA_EEF_BASE_TORSO_MODE, requires=("base_forward", "base_turn")
+    )
+    check_fit(CountingPolicy(card()), dataclasses.replace(asked, requires=()))
+    check_fit(CountingPolicy(card(action=DELTA_EEF_BASE_TORSO_MODE)), asked)
+    with pytest.raises(ConventionMismatch) as caught:
+        check_fit(CountingPolicy(card()), asked)
+    assert str(caught.value) == (
+        f"task {asked.name!r} of suite 'toy' cannot be done without base_forward, base_turn, which "
+        "policy 'counting' has no channel for: it emits DELTA_EEF_GRIPPER_CLOSE_POSITIVE. Choose "
+        "other tasks (--task), or a policy that emits DELTA_EEF_BASE_TORSO_MODE."
+    )
 
 
 # ---------------------------------------------------------------------------- answers

@@ -25,7 +25,7 @@ from wamsim.errors import AssetsMissing, RenderingUnavailable, UnknownName
 LIBERO = sorted(name for name in SUITES if name.startswith("libero"))
 TABLETOP = sorted(name for name in SUITES if name.startswith("tabletop"))
 EACH = [
-    *(pytest.param(name, marks=pytest.mark.sim) for name in TABLETOP),
+    *(pytest.param(name, marks=pytest.mark.sim) for name in (*TABLETOP, "bimanual_randomized")),
     *(pytest.param(name, marks=[pytest.mark.sim, pytest.mark.libero]) for name in LIBERO),
 ]
 
@@ -103,7 +103,7 @@ def test_the_contract_of_an_environment(suite: str, make) -> None:
     rng = np.random.default_rng(0)
     seen = [first]
     for i in range(3):
-        action = rng.uniform(-1, 1, 7).astype(np.float32)
+        action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(action)
         assert observation in env.observation_space
         assert all(np.isfinite(value).all() for value in observation.values())

@@ -82,8 +82,8 @@ def test_order_of_subgoals(scene: Scene, goal: str, order: str) -> None:
 @pytest.mark.parametrize(
     ("goal", "why"),
     [
-        ("Up(block)", "no plan for Up(block): it has no skill for Up. It serves On, In, Open,"),
-        ("On(block, plate) & Touching(ball, plate)", "it has no skill for Touching"),
+        ("Up(block)", "no plan for Up(block): it has no skill for Up. It serves On, In, Inside,"),
+        ("On(block, plate) & Up(ball)", "it has no skill for Up"),
         ("!On(block, plate)", "no plan for !On(block, plate): it can undo Open, Close, TurnOn"),
         ("(Up(block) | Up(ball))", "no plan for Up(block)"),
     ],
@@ -343,10 +343,29 @@ def test_noise_is_added_by_seed_and_none_is_exactly_none(start: PrivilegedState)
     assert np.array_equal(noisy[:, 6], calm[:, 6])  # fingers are left alone
     meant = ask(oracles[0.2], start, seed=3).intended
     assert meant is not None
-    assert np.array_equal(meant[0], calm)  # imitation learns from this
+    assert meant[0] == pytest.approx(calm, abs=2e-3)  # imitation learns from this
     assert ask(oracles[0.0], start).intended is None
     assert np.array_equal(noisy, chunk(0.2, 3))
     assert np.abs(noisy - chunk(0.2, 4)).max() > 0.02
+
+
+@pytest.mark.sim
+def test_what_is_meant_does_not_depend_on_where_the_hand_was_pushed_from(
+    start: PrivilegedState,
+) -> None:
+    oracle = Oracle(OracleConfig(noise=0.2))
+    first = ask(oracle, start, seed=3)
+    assert first.memory
+    memory = first.memory[0]
+    pose = memory.reference.pose
+    aside = replace(pose, pos=pose.pos + np.array([0.0, 0.01, 0.0]))
+    pushed = replace(memory, reference=replace(memory.reference, pose=aside))
+    one, other = (ask(oracle, start, memory=[m], seed=3, step=1) for m in (memory, pushed))
+    assert one.intended is not None
+    assert other.intended is not None
+    assert np.array_equal(one.intended, other.intended)
+    # the reference is 1 cm to the side: 0.09 m/s more are asked for, a third of an action
+    assert other.actions[0, 0, 1] - one.actions[0, 0, 1] > 0.1
 
 
 @pytest.mark.sim

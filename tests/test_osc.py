@@ -208,30 +208,30 @@ def test_the_hand_goes_where_it_is_told(sim: Simulation) -> None:
 def test_only_the_sign_of_the_gripper_channel_counts(sim: Simulation) -> None:
     # 0.01 of the range a substep, 25 substeps; fingers move against each other
     sim.step(np.array([0, 0, 0, 0, 0, 0, 0.001]))
-    assert sim.fingers == pytest.approx([-0.25, 0.25], abs=1e-12)
+    assert sim.gripper_command == pytest.approx([-0.25, 0.25], abs=1e-12)
     sim.step(np.array([0, 0, 0, 0, 0, 0, 5.0]))
-    assert sim.fingers == pytest.approx([-0.5, 0.5], abs=1e-12)
+    assert sim.gripper_command == pytest.approx([-0.5, 0.5], abs=1e-12)
     sim.step(np.zeros(7))
-    assert sim.fingers == pytest.approx([-0.5, 0.5], abs=1e-12)
+    assert sim.gripper_command == pytest.approx([-0.5, 0.5], abs=1e-12)
     sim.step(np.array([0, 0, 0, 0, 0, 0, -0.3]))
-    assert sim.fingers == pytest.approx([-0.25, 0.25], abs=1e-12)
+    assert sim.gripper_command == pytest.approx([-0.25, 0.25], abs=1e-12)
 
 
 def test_the_gripper_command_ends_at_its_range(sim: Simulation) -> None:
     for _ in range(6):
         sim.step(np.array([0, 0, 0, 0, 0, 0, 1.0]))
-    assert sim.fingers.tolist() == [-1.0, 1.0]
+    assert sim.gripper_command.tolist() == [-1.0, 1.0]
     closed = sim.data.qpos[_indices(sim.scene).finger_qpos_at].copy()
     for _ in range(10):
         sim.step(HOLD)
-    assert sim.fingers.tolist() == [1.0, -1.0]
+    assert sim.gripper_command.tolist() == [1.0, -1.0]
     opened = sim.data.qpos[_indices(sim.scene).finger_qpos_at]
     assert opened[0] - opened[1] > 0.07  # an 8 cm stroke
     assert closed[0] - closed[1] < 0.02
 
 
 def test_finger_commands_span_the_servos_range(sim: Simulation) -> None:
-    servos = _indices(sim.scene).finger_ctrl
+    servos = _indices(sim.scene).arm.finger_ctrl
     low, high = sim.scene.model.actuator_ctrlrange[servos].T
     sim.step(np.array([0, 0, 0, 0, 0, 0, 1.0]))
     share = (np.array([-0.25, 0.25]) + 1) / 2
@@ -264,14 +264,14 @@ def test_the_first_goal_is_set_from_the_nominal_reset(
         sim = Simulation(scene, goals.parse(task.goal))
         here = sim.start(_displaced(scene, start)).robot_state[14:17]
         if not quirk:
-            sim._fresh[0] = 0  # as after any later substep: the controller reads first
+            sim._memory.fresh[0] = 0  # as after any later substep: the controller reads first
         sim.step(HOLD)
         after = sim.glimpse().robot_state[14:17]
         way = (there - here) / np.linalg.norm(there - here)
         moved[quirk] = float((after - here) @ way)
         if quirk:
             # the goal of a step without translation: where the controller believed to be
-            assert sim._goal_pos == pytest.approx(there, abs=1e-12)
+            assert sim._memory.goal_pos == pytest.approx(there, abs=1e-12)
     # 0.1 m away with kp 150, the nominal pose pulls the hand along within 0.05 s
     assert np.linalg.norm(there - here) > 0.05
     assert moved[True] > moved[False] + 0.005, moved  # the rest is its orientation that returns
@@ -283,7 +283,7 @@ def test_later_goals_are_set_from_the_present(sim: Simulation) -> None:
     mujoco.mj_kinematics(sim.scene.model, sim.data)  # to the end of the last substep
     present = sim.data.site_xpos[_indices(sim.scene).site].copy()
     sim.step(np.array([1.0, 0, 0, 0, 0, 0, -1.0]))
-    assert sim._goal_pos == pytest.approx(present + np.array([0.05, 0, 0]), abs=1e-12)
+    assert sim._memory.goal_pos == pytest.approx(present + np.array([0.05, 0, 0]), abs=1e-12)
 
 
 def test_the_orientation_of_the_nominal_reset_is_kept(sim: Simulation) -> None:
@@ -294,7 +294,7 @@ def test_the_orientation_of_the_nominal_reset_is_kept(sim: Simulation) -> None:
     upright = nominal.site_xmat[at.site].reshape(3, 3)
     for _ in range(8):
         sim.step(np.array([0.4, -0.3, 0, 0, 0, 0, -1.0]))
-        assert np.array_equal(sim._goal_mat, upright)
+        assert np.array_equal(sim._memory.goal_mat, upright)
     sim.step(np.array([0, 0, 0, 0, 0, 0.2, -1.0]))
-    turned = Rotation.from_matrix(sim._goal_mat @ upright.T).as_rotvec()
+    turned = Rotation.from_matrix(sim._memory.goal_mat @ upright.T).as_rotvec()
     assert turned[2] == pytest.approx(0.1, abs=0.05)  # 0.2 units of 0.5 rad from the present

@@ -132,7 +132,7 @@ def test_a_chunk_ends_when_the_goal_holds(scene_cache_dir: Path, tmp_path: Path)
             lit=tuple(recorded.arrays["lit"][-1]),
             robot_state=state,
         )
-        painter = Painter(pool.scene("tabletop_goal", "close_top_drawer"))
+        painter = Painter(pool.scene(pool.task("tabletop_goal", "close_top_drawer")))
         fixtures = {k: (np.array(p), np.array(q)) for k, (p, q) in recorded.record.fixtures.items()}
         look = Look(cameras=VIEW.cameras, size=VIEW.size)
         frames, _ = shoot(painter, fixtures, glimpse, look)

@@ -129,7 +129,7 @@ def test_every_group_names_registered_suites() -> None:
         ("libero_goal,", r"unknown suite ''\. Known: .*`wamsim list suites` shows all\."),
         (
             "zzz",
-            r"unknown suite 'zzz'\. Known: libero, libero_10, .*`wamsim list suites` shows all",
+            r"unknown suite 'zzz'\. Known: bimanual, .*`wamsim list suites` shows all",
         ),
     ],
 )

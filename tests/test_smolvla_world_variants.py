@@ -156,3 +156,31 @@ def test_the_conditioned_prophet_is_asked_at_every_step() -> None:
         padded = chunk.clone()
         padded[..., 7:] += 1
         assert torch.equal(given, predict(history, padded, half))  # real channels only
+
+
+def test_what_would_be_seen_if_nothing_were_done() -> None:
+    policy = fresh("action_conditioned_prophet")
+    model, card = policy.model, policy.card
+    obs = observation(card, 2, imagine=True)
+    answer = policy.act(obs)
+    assert answer.imagined is not None
+    assert answer.otherwise is not None
+    camera = model.config.cameras[model.world.camera]
+    frames = torch.from_numpy(np.ascontiguousarray(obs.frames[camera]))
+    assert model.encoder is not None
+    with torch.no_grad():
+        history = model.encoder(frames, model.world.context)
+        hold = torch.tensor(card.action.hold).expand(2, card.horizon, -1)
+        chunk = model.normalise("action", hold, model.config.host.max_action_dim)
+        led = model.predict(history, chunk, torch.zeros(2))
+        expected = model.absolute(led, history[:, -1])
+    np.testing.assert_allclose(answer.otherwise.latents, expected, atol=1e-5)
+    assert np.abs(answer.otherwise.latents - answer.imagined.latents).max() > 1e-4
+    assert (
+        policy.act(observation(card, 2, imagine=False)).otherwise is None
+    )  # it costs; only when asked
+
+
+def test_imagination_that_ignores_actions_says_nothing_of_others() -> None:
+    policy = fresh("late_gated_xattn")
+    assert policy.act(observation(policy.card, 1, imagine=True)).otherwise is None

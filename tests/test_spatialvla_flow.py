@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -26,8 +27,9 @@ from policies.spatialvla.presets import preset
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_loss_term_by_term(variant: str) -> None:
-    """x_t = t eps + (1 - t) a, target eps - a, plain mean; each sample alone."""
-    made = model(variant)
+    """x_t = t eps + (1 - t) a, target eps - a, plain mean; each sample and noise alone."""
+    made, many = model(variant), 3
+    made.reconfigure(dataclasses.replace(made.config, flow_draws=many))
     mean, std = torch.linspace(-1, 1, 7), torch.linspace(0.5, 2, 7)
     tables = {"action": {"mean": mean, "std": std}, **Statistics.identity({"proprio": 8}).values}
     made.set_statistics(Statistics(tables))
@@ -38,17 +40,18 @@ def test_the_loss_term_by_term(variant: str) -> None:
     seeds = data.seed.numpy().astype(np.uint64)
     errors: list[float] = []
     inputs = from_batch(data, made.config, made.tokenizer, made.device)
-    prefix = made.prefix(inputs, cache=False)
-    eps = noise_from_seeds(seeds, (8, 7))
-    z = noise_from_seeds(seeds, (1,), stream=2)[:, 0]
-    t = torch.tensor([0.5 * (1 + math.erf(float(v) / math.sqrt(2))) for v in z])
+    prefix = made.prefix(inputs, cache=False)  # training keeps the prefix's keys and values
     a = (data.actions - mean) / (std + 1e-8)
-    x = torch.stack([t[i] * eps[i] + (1 - t[i]) * a[i] for i in range(2)])
-    velocity = made.velocity(x, t, prefix).detach()
-    for i in range(2):
-        for h in range(8):
-            for c in range(7):
-                errors.append(float((velocity[i, h, c] - (eps[i, h, c] - a[i, h, c])) ** 2))
+    for draw in range(many):
+        eps = noise_from_seeds(seeds, (many, 8, 7))[:, draw]
+        z = noise_from_seeds(seeds, (many,), stream=2)[:, draw]
+        t = torch.tensor([0.5 * (1 + math.erf(float(v) / math.sqrt(2))) for v in z])
+        x = torch.stack([t[i] * eps[i] + (1 - t[i]) * a[i] for i in range(2)])
+        velocity = made.velocity(x, t, prefix).detach()
+        for i in range(2):
+            for h in range(8):
+                for c in range(7):
+                    errors.append(float((velocity[i, h, c] - (eps[i, h, c] - a[i, h, c])) ** 2))
     assert losses["flow"].item() == pytest.approx(sum(errors) / len(errors), rel=1e-4)
     assert losses["total"].item() == losses["flow"].item()
 

@@ -233,6 +233,9 @@ class Prediction:
             on purpose. Recorded, never executed: imitation learns from it (DART,
             arXiv:1703.09327). None when the actions are what was meant.
         imagined: What it foresaw, or None.
+        otherwise: What it would foresee if nothing were done (the convention's hold action),
+            from a policy whose imagination follows its actions; only when the run asks for
+            imagination. It tells whether the policy listens to its own actions.
         value: float32 [B], its own estimate of success in [0, 1], or None.
         memory: B values handed back at the row's next query, or None.
         timings: Named parts of the latency in seconds; the key "imagine" is cost
@@ -244,6 +247,7 @@ class Prediction:
     actions: Floats
     intended: Floats | None = None
     imagined: Imagined | None = None
+    otherwise: Imagined | None = None
     value: Floats | None = None
     memory: Sequence[Any] | None = None
     timings: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -362,6 +366,8 @@ class Task:
         stand_in_visuals: True when asset files are stand-ins: physics is exact,
             pixels are not, and every table says so.
         scene_id: Tasks with equal ids share one compiled scene.
+        requires: Labels of action channels without which the task cannot be done (a base
+            that must drive); a policy without them is refused, converter or not.
     """
 
     suite: str
@@ -379,6 +385,7 @@ class Task:
     scene_id: str
     paraphrases: tuple[str, ...] = ()
     stand_in_visuals: bool = False
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

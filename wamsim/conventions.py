@@ -17,6 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wamsim.errors import ConventionMismatch
+from wamsim.robot_states import ALOHA_STATE as ALOHA_STATE
+from wamsim.robot_states import PANDA_BASE_STATE as PANDA_BASE_STATE
+from wamsim.robot_states import PANDA_STATE as PANDA_STATE
+from wamsim.robot_states import (
+    RobotStateLayout,
+    quat_to_axis_angle,
+    rotated_back,
+    turned_back,
+)
 
 Array = NDArray[np.float64]
 
@@ -26,6 +35,7 @@ class Rotation(enum.Enum):
 
     AXIS_ANGLE = "axis_angle"  # 3, radians; angle in [0, 2 pi], never flipped to the antipode
     QUATERNION_XYZW = "quaternion_xyzw"
+    QUATERNION_WXYZ = "quaternion_wxyz"
     NONE = "none"
 
 
@@ -73,7 +83,8 @@ class ActionConvention:
 
 
 DELTA_EEF_GRIPPER_CLOSE_POSITIVE = ActionConvention(
-    # robosuite 1.4 OSC_POSE: +-1 is +-0.05 m and +-0.5 rad, world frame, per control step.
+    # robosuite 1.4 OSC_POSE: +-1 is +-0.05 m and +-0.5 rad per control step, in the axes of
+    # the robot's base, which in LIBERO and tabletop are the world's.
     name="DELTA_EEF_GRIPPER_CLOSE_POSITIVE",
     labels=("dx", "dy", "dz", "drx", "dry", "drz", "gripper"),
     low=(-1.0,) * 7,
@@ -96,8 +107,75 @@ DELTA_EEF_GRIPPER_OPEN_POSITIVE = ActionConvention(
     hold=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
 )
 
+DELTA_EEF_BASE_TORSO_MODE = ActionConvention(
+    # RoboCasa's PandaOmron (HYBRID_MOBILE_BASE): arm and gripper as above; velocities of base
+    # and torso; mode > 0 moves base and torso and holds the arm, else the arm moves.
+    name="DELTA_EEF_BASE_TORSO_MODE",
+    labels=(
+        *DELTA_EEF_GRIPPER_CLOSE_POSITIVE.labels,
+        *("base_forward", "base_side", "base_turn", "torso", "mode"),
+    ),
+    low=(-1.0,) * 12,
+    high=(1.0,) * 12,
+    delta=True,
+    rotation=Rotation.AXIS_ANGLE,
+    gripper=Gripper.CLOSE_POSITIVE,
+    hold=(*DELTA_EEF_GRIPPER_CLOSE_POSITIVE.hold, 0.0, 0.0, 0.0, 0.0, -1.0),
+)
+
+_VX300S_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+# Joint limits of the ViperX 300 s, radians (gym-aloha 0.1.5, vx300s_left.xml).
+VX300S_LOW = (-3.14158, -1.85005, -1.76278, -3.14158, -1.8675, -3.14158)
+VX300S_HIGH = (3.14158, 1.25664, 1.6057, 3.14158, 2.23402, 3.14158)
+# Where our episodes begin: elbow up, the hand 25 cm above the table and pointing half down.
+VX300S_HOME = (0.0, -1.0, 0.8, 0.0, 1.0, 0.0)
+
+
+def _both(labels: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{side}_{label}" for side in ("left", "right") for label in labels)
+
+
+ALOHA_JOINTS_GRIPPER_OPEN_FRACTION = ActionConvention(
+    # RoboTwin's "qpos" layout (left arm 6, gripper, right arm 6, gripper) for the joints of
+    # gym-aloha's ViperX pair: radians, absolute; another robot's joints are another convention.
+    name="ALOHA_JOINTS_GRIPPER_OPEN_FRACTION",
+    labels=_both((*_VX300S_JOINTS, "gripper")),
+    low=(*VX300S_LOW, 0.0) * 2,
+    high=(*VX300S_HIGH, 1.0) * 2,
+    delta=False,
+    rotation=Rotation.NONE,
+    gripper=Gripper.OPEN_FRACTION,
+    hold=(*VX300S_HOME, 1.0) * 2,
+)
+
+# The hands at VX300S_HOME in envs/bimanual, metres and quaternion wxyz (its tests check it).
+_HOME_HANDS = (
+    -0.2526, 0.0, 0.991977, 0.921061, 0.0, 0.389418, 0.0, 1.0,
+    0.2526, 0.0, 0.991977, 0.0, -0.389418, 0.0, 0.921061, 1.0,
+)  # fmt: skip
+
+DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION = ActionConvention(
+    # RoboTwin's "ee" layout: where each hand shall be, metres and quaternion wxyz in the
+    # world, and its gripper. A quaternion of length 0 asks for no turn.
+    name="DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION",
+    labels=_both(("x", "y", "z", "qw", "qx", "qy", "qz", "gripper")),
+    low=(-1.0, -1.0, 0.0, -1.0, -1.0, -1.0, -1.0, 0.0) * 2,
+    high=(1.0, 1.0, 1.5, 1.0, 1.0, 1.0, 1.0, 1.0) * 2,
+    delta=False,
+    rotation=Rotation.QUATERNION_WXYZ,
+    gripper=Gripper.OPEN_FRACTION,
+    hold=_HOME_HANDS,
+)
+
 ACTIONS: dict[str, ActionConvention] = {
-    c.name: c for c in (DELTA_EEF_GRIPPER_CLOSE_POSITIVE, DELTA_EEF_GRIPPER_OPEN_POSITIVE)
+    c.name: c
+    for c in (
+        DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+        DELTA_EEF_GRIPPER_OPEN_POSITIVE,
+        DELTA_EEF_BASE_TORSO_MODE,
+        ALOHA_JOINTS_GRIPPER_OPEN_FRACTION,
+        DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION,
+    )
 }
 
 
@@ -107,12 +185,22 @@ def _flip_gripper(actions: NDArray[np.float32]) -> NDArray[np.float32]:
     return flipped
 
 
+def _stand(actions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The arm's seven channels with a base that stands still."""
+    still = np.asarray(DELTA_EEF_BASE_TORSO_MODE.hold[7:], np.float32)
+    return np.concatenate([actions, np.broadcast_to(still, (*actions.shape[:-1], 5))], axis=-1)
+
+
 ActionConverter = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 # (from, to) -> function over [..., A]. A pair that is not here is a refusal, never a guess.
 ACTION_CONVERTERS: dict[tuple[str, str], ActionConverter] = {
     ("DELTA_EEF_GRIPPER_OPEN_POSITIVE", "DELTA_EEF_GRIPPER_CLOSE_POSITIVE"): _flip_gripper,
     ("DELTA_EEF_GRIPPER_CLOSE_POSITIVE", "DELTA_EEF_GRIPPER_OPEN_POSITIVE"): _flip_gripper,
+    ("DELTA_EEF_GRIPPER_CLOSE_POSITIVE", "DELTA_EEF_BASE_TORSO_MODE"): _stand,
+    ("DELTA_EEF_GRIPPER_OPEN_POSITIVE", "DELTA_EEF_BASE_TORSO_MODE"): lambda actions: _stand(
+        _flip_gripper(actions)
+    ),
 }
 
 
@@ -142,8 +230,9 @@ class ProprioConvention:
 
     Attributes:
         name: Upper-case constant name.
-        fields: Names of robot-state fields, concatenated in this order. A field
-            ``eef_axis_angle`` is computed from ``eef_quat`` (xyzw).
+        fields: Names of robot-state fields, concatenated in this order. Computed are
+            ``eef_axis_angle`` from ``eef_quat`` (xyzw), and ``eef_pos_in_base``,
+            ``eef_quat_in_base`` from the poses of hand and base.
         dim: Total length.
     """
 
@@ -168,66 +257,38 @@ JOINTS_GRIPPER = ProprioConvention(
     name="JOINTS_GRIPPER", fields=("joint_pos", "gripper_qpos"), dim=9
 )
 
-PROPRIOS: dict[str, ProprioConvention] = {
-    c.name: c for c in (EEF_AXIS_ANGLE_GRIPPER, GRIPPER_EEF_POS_QUAT, JOINTS_GRIPPER)
-}
-
-
-def quat_to_axis_angle(quat_xyzw: Array) -> Array:
-    """Convert quaternions to axis-angle without choosing the antipode.
-
-    A quaternion with w < 0 gives an angle above pi, as robosuite 1.4's
-    ``quat2axisangle`` does; policies were trained on exactly that.
-
-    Args:
-        quat_xyzw: [..., 4].
-
-    Returns:
-        [..., 3], radians, angle in [0, 2 pi].
-
-    Source: robosuite 1.4.0 utils/transform_utils.py.
-    """
-    w = np.clip(quat_xyzw[..., 3], -1.0, 1.0)
-    den = np.sqrt(1.0 - w * w)
-    small = np.isclose(den, 0.0)
-    scale = np.where(small, 0.0, 2.0 * np.arccos(w) / np.where(small, 1.0, den))
-    return quat_xyzw[..., :3] * scale[..., None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RobotStateLayout:
-    """Names and widths of the raw robot state that a suite reports at each observation.
-
-    Example: ``(("joint_pos", 7), ("eef_pos", 3), ...)``; ``dim`` is the sum of widths.
-    """
-
-    fields: tuple[tuple[str, int], ...]
-
-    @property
-    def dim(self) -> int:
-        """Length of the whole vector."""
-        return sum(width for _, width in self.fields)
-
-    def split(self, raw: Array) -> dict[str, Array]:
-        """Cut [..., dim] into named views."""
-        out: dict[str, Array] = {}
-        at = 0
-        for name, width in self.fields:
-            out[name] = raw[..., at : at + width]
-            at += width
-        return out
-
-
-PANDA_STATE = RobotStateLayout(
-    fields=(
-        ("joint_pos", 7),
-        ("joint_vel", 7),
-        ("eef_pos", 3),
-        ("eef_quat", 4),  # xyzw
-        ("gripper_qpos", 2),
-        ("gripper_qvel", 2),
-    )
+EEF_IN_BASE_GRIPPER_BASE = ProprioConvention(
+    # RoboCasa365's state.* keys in their order.
+    name="EEF_IN_BASE_GRIPPER_BASE",
+    fields=("eef_pos_in_base", "eef_quat_in_base", "gripper_qpos", "base_pos", "base_quat"),
+    dim=16,
 )
+ALOHA_JOINTS_GRIPPER = ProprioConvention(
+    # As the action: RoboTwin's joint_action.vector, but measured.
+    name="ALOHA_JOINTS_GRIPPER",
+    fields=("left_joint_pos", "left_gripper_open", "right_joint_pos", "right_gripper_open"),
+    dim=14,
+)
+DUAL_EEF_GRIPPER = ProprioConvention(
+    name="DUAL_EEF_GRIPPER",
+    fields=(
+        *("left_eef_pos", "left_eef_quat", "left_gripper_open"),
+        *("right_eef_pos", "right_eef_quat", "right_gripper_open"),
+    ),
+    dim=16,
+)
+
+PROPRIOS: dict[str, ProprioConvention] = {
+    c.name: c
+    for c in (
+        EEF_AXIS_ANGLE_GRIPPER,
+        GRIPPER_EEF_POS_QUAT,
+        JOINTS_GRIPPER,
+        EEF_IN_BASE_GRIPPER_BASE,
+        ALOHA_JOINTS_GRIPPER,
+        DUAL_EEF_GRIPPER,
+    )
+}
 
 
 def proprio_from_robot_state(
@@ -252,6 +313,11 @@ def proprio_from_robot_state(
     for name in convention.fields:
         if name == "eef_axis_angle" and "eef_quat" in parts:
             columns.append(quat_to_axis_angle(parts["eef_quat"]))
+        elif name == "eef_pos_in_base" and "base_pos" in parts:
+            away = parts["eef_pos"] - parts["base_pos"]
+            columns.append(rotated_back(away, parts["base_quat"]))
+        elif name == "eef_quat_in_base" and "base_quat" in parts:
+            columns.append(turned_back(parts["eef_quat"], parts["base_quat"]))
         elif name in parts:
             columns.append(parts[name])
         else:

@@ -2,12 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wamsim.contracts import Policy, PolicyCard, Prediction, Task
-from wamsim.conventions import Orientation, action_converter, proprio_from_robot_state
+from wamsim.conventions import (
+    ActionConvention,
+    Orientation,
+    action_converter,
+    proprio_from_robot_state,
+)
 from wamsim.errors import ConventionMismatch, PolicyFault, nearest
+
+
+@runtime_checkable
+class Polyglot(Policy, Protocol):
+    """A scripted policy that can speak other conventions than the one in its card.
+
+    With an attribute ``verbatim`` that is True it speaks no other than a suite's own, though a
+    converter may lead there from its card's.
+    """
+
+    def speaking(self, action: ActionConvention) -> Policy:
+        """Give the same policy in another convention.
+
+        Raises:
+            ConventionMismatch: It does not know that one.
+        """
+        ...
+
+
+def fitted(policy: Policy, tasks: Sequence[Task]) -> Policy:
+    """Let a policy that speaks several conventions speak the one that all tasks expect.
+
+    A policy that fits as it is, or speaks one convention only, is given back unchanged:
+    `check_fit` says what is wrong with it.
+    """
+    actions = {task.action.name: task.action for task in tasks}
+    if len(actions) != 1 or not isinstance(policy, Polyglot):
+        return policy
+    if getattr(policy, "verbatim", False) and policy.card.action.name not in actions:
+        return policy.speaking(*actions.values())
+    try:
+        for task in tasks:
+            check_fit(policy, task)
+    except ConventionMismatch:
+        return policy.speaking(*actions.values())
+    return policy
 
 
 def check_fit(policy: Policy, task: Task) -> None:
@@ -15,8 +59,9 @@ def check_fit(policy: Policy, task: Task) -> None:
 
     Raises:
         UnknownName: A camera that the suite does not have.
-        ConventionMismatch: Action or proprioception conventions with no converter, or a
-            depth policy that wants flipped pictures.
+        ConventionMismatch: Action or proprioception conventions with no converter, a task
+            that requires channels that the policy lacks, or a depth policy that wants
+            flipped pictures.
     """
     card = policy.card
     spec = card.imagines
@@ -29,6 +74,14 @@ def check_fit(policy: Policy, task: Task) -> None:
                 hint="A missing camera never becomes zeros.",
             )
     action_converter(card.action, task.action, policy=card.name, suite=task.suite)
+    lacking = [label for label in task.requires if label not in card.action.labels]
+    if lacking:
+        raise ConventionMismatch(
+            f"task {task.name!r} of suite {task.suite!r} cannot be done without "
+            f"{', '.join(lacking)}, which policy {card.name!r} has no channel for: it emits "
+            f"{card.action.name}. Choose other tasks (--task), or a policy that emits "
+            f"{task.action.name}."
+        )
     if card.proprio is not None:
         proprio_from_robot_state(
             np.zeros(task.robot_state.dim), task.robot_state, card.proprio, suite=task.suite

@@ -169,7 +169,7 @@ class InProgress:
         """Give the simulator's state, for scripted experts."""
         assert self.began is not None
         task, state = self.job.task, self.states[-1]
-        scene = pool.scene(task.suite, task.name)
+        scene = pool.scene(task)
         nq = int(scene.model.nq)
         return PrivilegedState(
             key=self.job.key,

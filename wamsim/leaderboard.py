@@ -184,6 +184,8 @@ def _run_cells(run: RunSummary, overall: MacroAverage, why: Sequence[str]) -> di
     if run.imagination_fault:
         notes.append(f"imagination not measured: {run.imagination_fault}")
     return {
+        "folder": run.path,  # no columns: tell the viewer which run a row is, and why unranked
+        "why": tuple(why),
         "policy": run.label,
         "run": run.path.name,
         **{suite.id: _macro_score(suite.macro) for suite in run.suites.values()},

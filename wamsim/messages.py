@@ -157,7 +157,11 @@ class PoolLike(Protocol):
         """A task by name."""
         ...
 
-    def scene(self, suite: str, name: str) -> Any:
+    def variant(self, key: EpisodeKey) -> Task:
+        """A trial's task: its words and scene may differ from the suite's own."""
+        ...
+
+    def scene(self, task: Task) -> Any:
         """The task's scene in this process, for privileged policies."""
         ...
 

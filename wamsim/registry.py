@@ -26,6 +26,7 @@ SUITE_GROUPS: dict[str, tuple[str, ...]] = {
     # The four standard suites (Liu et al. 2023, arXiv:2306.03310); libero_90 goes by its name
     "libero": ("libero_spatial", "libero_object", "libero_goal", "libero_10"),
     "tabletop": ("tabletop_object", "tabletop_spatial", "tabletop_goal", "tabletop_long"),
+    "bimanual": ("bimanual_clean", "bimanual_randomized"),
 }
 
 

@@ -186,7 +186,7 @@ class Rollout:
             OutOfSpace: The disk is full.
         """
         self._versions = suite_versions
-        jobs = [Job(key, self.pool.task(key.suite, key.task)) for key in keys]
+        jobs = [Job(key, self.pool.variant(key)) for key in keys]
         for task in {(job.task.suite, job.task.name): job.task for job in jobs}.values():
             check_fit(self.policy, task)
             if isinstance(self.policy, Choosy):
@@ -319,7 +319,7 @@ class Rollout:
                         episode.galleries,
                         episode.steps,
                         batch=options.batch if world else batch,
-                        other=other if world else None,
+                        other=other if world else prediction.otherwise,
                     )
                 )
             if row in prediction.faults:

@@ -150,8 +150,20 @@ def load_run(folder: Path) -> RunSummary:
         RecordCorrupt: No run folder, a file in it cannot be read, or its records are of
             different policies, seeds or suite versions.
     """
-    info = read_run(folder)
-    found = list(records(folder))
+    return count_run(folder, read_run(folder), list(records(folder)))
+
+
+def count_run(folder: Path, info: RunInfo, found: Sequence[Record]) -> RunSummary:
+    """Count a run whose files are read already.
+
+    Args:
+        folder: The run folder.
+        info: Its ``run.json``.
+        found: Its records, sorted by key.
+
+    Raises:
+        RecordCorrupt: The records are of different policies, seeds or suite versions.
+    """
     names = sorted({r.key.suite for r in found} | {key.suite for key in info.planned})
     policy, run_seed, privileged = (
         _only(folder, what, [getattr(r, what) for r in found])

@@ -21,7 +21,7 @@ from wamsim.captions import Caption, Sheet
 from wamsim.contracts import Frames
 from wamsim.errors import OutOfSpace
 
-__all__ = ["Caption", "Sheet", "read_frames", "write_video"]
+__all__ = ["Caption", "Sheet", "encode", "read_frames", "say_colours", "to_yuv", "write_video"]
 
 HOLD_S = 1.0  # the last frame stays this long: one sees how it ended before the video repeats
 # Visually lossless for H.264 (trac.ffmpeg.org/wiki/Encode/H.264: 17 or 18).
@@ -58,7 +58,8 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        _encode(temporary, _composed(frames, caption, round(hold_s * fps)), caption, fps)
+        composed = _composed(frames, caption, round(hold_s * fps))
+        encode(temporary, composed, fps=fps, title=caption.instruction)
         os.replace(temporary, path)
     except OSError as error:
         if error.errno in _FULL:
@@ -91,38 +92,67 @@ def _composed(frames: Iterable[Frames], caption: Caption, hold: int) -> Iterator
         yield last
 
 
-def _encode(path: Path, frames: Iterator[Frames], caption: Caption, fps: float) -> None:
-    first = next(frames)  # before the file is made: no frames, no file
+def encode(
+    path: Path,
+    frames: Iterator[Frames],
+    *,
+    fps: float,
+    title: str = "",
+    keyframe_every_s: float = _KEYFRAME_EVERY_S,
+) -> None:
+    """Encode frames as they come; no caption, no temporary name.
+
+    Args:
+        path: The .mp4.
+        frames: uint8 [H, W, 3], even height and width.
+        fps: Frames per second.
+        title: Into the file's metadata.
+        keyframe_every_s: Seconds between frames that a player can jump to.
+
+    Raises:
+        ValueError: There is no frame.
+    """
+    first = next(frames, None)  # before the file is made: no frames, no file
+    if first is None:
+        raise ValueError("there are no frames to make a video of")
     rate = Fraction(fps).limit_denominator(1000)
     options = {
         "crf": _CRF,
         "preset": "medium",
-        "g": str(max(1, round(_KEYFRAME_EVERY_S * fps))),
+        "g": str(max(1, round(keyframe_every_s * fps))),
         "threads": "1",  # equal frames give equal bytes; drawing takes far longer than encoding
     }
     opened: Any = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
     with opened as file:  # Any: PyAV's stubs leave packets untyped
-        file.metadata["title"] = caption.instruction
+        file.metadata["title"] = title
         stream = file.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"  # what browsers and players take
-        # Said and done in BT.709, or players guess by size and shift the colours.
-        stream.codec_context.colorspace = Colorspace.ITU709
-        stream.codec_context.color_range = ColorRange.MPEG
-        stream.codec_context.color_primaries = ColorPrimaries.BT709
-        stream.codec_context.color_trc = ColorTrc.BT709
+        say_colours(stream.codec_context)
         for pixels in _with_first(first, frames):
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
-                format="yuv420p",
-                src_colorspace=Colorspace.ITU709,
-                dst_colorspace=Colorspace.ITU709,
-                src_color_range=ColorRange.JPEG,
-                dst_color_range=ColorRange.MPEG,
-            )
-            for packet in stream.encode(picture):
+            for packet in stream.encode(to_yuv(pixels)):
                 file.mux(packet)
         for packet in stream.encode():
             file.mux(packet)
+
+
+def say_colours(context: Any) -> None:
+    """Have an encoder say BT.709, or players guess by size and shift the colours."""
+    context.colorspace = Colorspace.ITU709
+    context.color_range = ColorRange.MPEG
+    context.color_primaries = ColorPrimaries.BT709
+    context.color_trc = ColorTrc.BT709
+
+
+def to_yuv(pixels: Frames) -> av.VideoFrame:
+    """Write uint8 [H, W, 3] RGB as the BT.709 that `say_colours` promises."""
+    return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+        format="yuv420p",
+        src_colorspace=Colorspace.ITU709,
+        dst_colorspace=Colorspace.ITU709,
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+    )
 
 
 def _with_first(first: Frames, rest: Iterator[Frames]) -> Iterator[Frames]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow
 import pyarrow.parquet
@@ -18,7 +18,9 @@ from wamsim.conventions import (
     Orientation,
 )
 from wamsim.demonstrations import UnusableDemonstrations
-from wamsim.errors import ConventionMismatch, RecordCorrupt
+from wamsim.errors import ConventionMismatch, RecordCorrupt, WamsimError, nearest
+
+CAMERA = "camera."  # before a feature's name in an option
 
 pq: Any = pyarrow.parquet  # its stubs are partial
 
@@ -59,6 +61,52 @@ class LeRobotLayout:
     action: str = "action"
     orientation: Orientation = Orientation.MIRRORED
     control_hz: float | None = 20.0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, str]) -> Self:
+        """Read ``--lerobot key=value``.
+
+        Args:
+            options: ``state``, ``action``, ``orientation`` (upright, mirrored, ...),
+                ``control_hz`` (a number, or ``fps`` for the data set's own), and
+                ``camera.FEATURE`` = a camera of ours; naming any camera drops the defaults.
+
+        Raises:
+            UnknownName: Another key or orientation.
+            WamsimError: A control rate that is no positive number.
+        """
+        changes: dict[str, Any] = {}
+        cameras: dict[str, str] = {}
+        for key, value in options.items():
+            if key.startswith(CAMERA):
+                cameras[key.removeprefix(CAMERA)] = value
+            elif key in ("state", "action"):
+                changes[key] = value
+            elif key == "orientation":
+                known = {o.value: o for o in Orientation}
+                if value not in known:
+                    raise nearest(value, tuple(known), kind="orientation")
+                changes[key] = known[value]
+            elif key == "control_hz":
+                changes[key] = None if value == "fps" else _rate(value)
+            else:
+                known_keys = ("state", "action", "orientation", "control_hz", f"{CAMERA}FEATURE")
+                raise nearest(key, known_keys, kind="key of --lerobot")
+        if cameras:
+            changes["cameras"] = cameras
+        return cls(**changes)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.0 < rate < float("inf"):
+        raise WamsimError(
+            f"--lerobot control_hz={text} is no rate. Give env steps per second, e.g. 20, or fps."
+        )
+    return rate
 
 
 @dataclass(frozen=True, kw_only=True)

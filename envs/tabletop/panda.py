@@ -85,8 +85,8 @@ def provenance() -> dict[str, str]:
     return {"robosuite": importlib.metadata.version("robosuite")}
 
 
-def add_panda(scene: mujoco.MjSpec) -> Robot:
-    """Attach arm and gripper to the world of `scene`, under robosuite's names."""
+def add_panda(scene: mujoco.MjSpec, base: mujoco.MjsFrame | None = None) -> Robot:
+    """Attach arm and gripper under robosuite's names: to `base`, or where a table wants them."""
     arm = mujoco.MjSpec.from_file(str(assets_root() / "robots/panda/robot.xml"))
     arm.compiler.degree = False
     for number, joint in enumerate(arm.joints, start=1):
@@ -100,7 +100,7 @@ def add_panda(scene: mujoco.MjSpec) -> Robot:
     gripper = mujoco.MjSpec.from_file(str(assets_root() / "grippers/panda_gripper.xml"))
     gripper.compiler.degree = False
     _replace_gripper_visuals(gripper)
-    base = scene.worldbody.add_frame(pos=BASE_POS)
+    base = base or scene.worldbody.add_frame(pos=BASE_POS)
     scene.attach(arm, prefix="robot0_", frame=base)
     hand = scene.body("robot0_right_hand")
     scene.attach(gripper, prefix="gripper0_", frame=hand.add_frame())

@@ -25,12 +25,16 @@ from policies.oracle.geometry import (
 from policies.oracle.grasps import PAD_BELOW, Grasp, grasps
 from policies.oracle.motion import CLOSED, OPEN
 from policies.oracle.parts import HANDLE_DEPTH, Part, handle_of, part_of
+from policies.oracle.routes import HIGH
 from policies.oracle.view import View
 
 TILTS = np.deg2rad([0.0, 25.0, 45.0, 60.0, 75.0, 90.0])  # of the hand from straight down
 TILT_COST = 1.2  # per radian: an upright hand hides least and reaches best
 GRASPS_PER_TILT = 24
 SHARES = (1.0, 0.7, 0.4)  # of the way, where the wrist cannot follow a door to its end
+# Of the way, where the arm must be able to follow without a jump of its joints (radians).
+CLOSELY, JUMP = (0.17, 0.33, 0.5, 0.67, 0.83, 1.0), 0.7
+WRIST = 2.2  # radians of the last joint that leave some for what the controller makes of it
 AWAY = 0.06  # metres by which the hand must be able to back off
 TOUCH = 0.002  # metres of overlap with what is held or pushed
 CLEAR = 0.0015  # metres around open fingers
@@ -93,7 +97,8 @@ class Holding:
     def _first(self, part: Part, options: list[Hold], share: float) -> Hold | None:
         """The first of the options that works for a share of the way."""
         still = self._view.part_at(part.joint, part.now).inverse()
-        stops = [part.now + s * share * (part.goal - part.now) for s in (0.5, 1.0)]
+        shares = CLOSELY if is_high(self._view, part) else (0.5, 1.0)
+        stops = [part.now + s * share * (part.goal - part.now) for s in shares]
         moves = tuple((q, self._view.part_at(part.joint, q) @ still) for q in stops)
         overlaps: dict[tuple[int, float], float] = {}
         for slack, gap in ATTEMPTS:
@@ -115,8 +120,10 @@ class Holding:
         for tilt, approach, grasp in self._found[part.joint]:
             hand = body @ Pose(grasp.pos, hand_rotation(grasp.closing, approach))
             hand = nearest_turn(view, hand)
-            cost = grasp.cost + TILT_COST * tilt + _turning_cost(view, hand)
-            yield Hold(hand, OPEN, False, -hand.rot[:, 2], cost)
+            hands = (hand, _swapped(hand)) if is_high(view, part) else (hand,)
+            for hand in hands:
+                cost = grasp.cost + TILT_COST * tilt + _turning_cost(view, hand)
+                yield Hold(hand, OPEN, False, -hand.rot[:, 2], cost)
 
     def _handle_grasps(self, joint: str) -> tuple[tuple[float, Array, Grasp], ...]:
         """Tilts, approaches and grasps of a joint's handle, in the frame of its body."""
@@ -134,15 +141,27 @@ class Holding:
         return tuple(out)
 
 
+def is_high(view: View, part: Part) -> bool:
+    """Whether a hinged part is where the arm must stretch, and cannot follow every turn."""
+    if part.slides:
+        return False
+    return float(view.solids(part.geoms).centre[:, 2].max()) > view.body.base[2] + HIGH
+
+
 def _alike(a: Pose, b: Pose) -> bool:
     turned = float(np.linalg.norm(rotation_vector(a.rot @ b.rot.T)))
     near = np.linalg.norm(a.pos - b.pos) < ALIKE[0]
     return bool(near and min(turned, np.pi - turned) < ALIKE[1])
 
 
+def _swapped(hand: Pose) -> Pose:
+    """The same hold with the fingers swapped."""
+    return Pose(hand.pos, hand.rot * np.array([-1.0, -1.0, 1.0]))
+
+
 def nearest_turn(view: View, hand: Pose) -> Pose:
     """The same hold with the fingers swapped where that is less to turn."""
-    swapped = Pose(hand.pos, hand.rot * np.array([-1.0, -1.0, 1.0]))
+    swapped = _swapped(hand)
     here = np.linalg.norm(rotation_vector(hand.rot @ view.eef.rot.T))
     there = np.linalg.norm(rotation_vector(swapped.rot @ view.eef.rot.T))
     return hand if here <= there else swapped
@@ -180,13 +199,18 @@ def _against(view: View, part: Part, face: Array, solids: Solids, k: int, j: int
         span = solids.axes[k][:, i] * solids.half[k, i]
         if i != j and solids.half[k, i] > 0.03:
             points += [face + 0.6 * span, face - 0.6 * span]
+            if is_high(view, part):  # at the edge, where less of the hand must get past it
+                points += [face + 0.9 * span, face - 0.9 * span]
     for point in points:
         way = part.direction(point)
         lever = 1.0 if part.slides else float(np.linalg.norm((point - part.anchor)[:2]))
         side = np.cross(DOWN, way)
         side = side / np.linalg.norm(side)
-        for tilt in TILTS[:5]:
-            approach = from_rotation_vector(side * tilt) @ DOWN
+        leans = [(tilt, from_rotation_vector(side * tilt) @ DOWN) for tilt in TILTS[:5]]
+        if is_high(view, part):  # also past the part, as the arm stretches
+            out = np.sign(side @ (point - view.body.base)) or 1.0
+            leans += [(t, from_rotation_vector(way * -out * t) @ DOWN) for t in TILTS[2:]]
+        for tilt, approach in leans:
             for closing, thick in ((np.cross(approach, way), ACROSS), (way, ALONG)):
                 if np.linalg.norm(closing - approach * (approach @ closing)) < 0.3:
                     continue
@@ -220,10 +244,17 @@ def _overlap(view: View, part: Part, hold: Hold, moves: tuple[tuple[float, Pose]
     if away is None:
         return np.inf
     there: list[tuple[float, Array]] = []
+    follows = is_high(view, part)
+    before = arm
     for q, hand in path:
-        moved = view.reach(hand, arm)
+        moved = view.reach(hand, before if follows else arm)
         if moved is None:
             return np.inf
+        if follows and float(np.abs(moved - before).max()) > JUMP:
+            return np.inf
+        if follows and abs(float(moved[-1])) > WRIST:
+            return np.inf
+        before = moved
         there.append((q, moved))
     return max(worst, _depth(view, part, hold, arm, away, there))
 

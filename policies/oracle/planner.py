@@ -16,7 +16,8 @@ from wamsim.errors import PolicyFault
 
 # A predicate whose negation is another one.
 OPPOSITE = {"Open": "Close", "Close": "Open", "TurnOn": "TurnOff", "TurnOff": "TurnOn"}
-PLACING = ("On", "In")
+PLACING = ("On", "In", "Inside", "CentreIn", "InReceptacle", "AtSpot", "Touching")
+LEAVING = ("Far", "Clear")
 MOVING_A_JOINT = ("Open", "Close", "TurnOn", "TurnOff")
 
 
@@ -117,7 +118,7 @@ def _conjuncts(goal: Goal, accept: Callable[[Predicate], Predicate]) -> list[Pre
 
 def _served(predicate: Predicate) -> Predicate:
     """The predicate itself; raises where there is no skill of that name."""
-    if predicate.name in (*PLACING, *MOVING_A_JOINT):
+    if predicate.name in (*PLACING, *MOVING_A_JOINT, *LEAVING):
         return predicate
     raise _fault(predicate, f"it has no skill for {predicate.name}")
 
@@ -142,7 +143,7 @@ def _supported(predicate: Predicate, scene: Scene) -> Predicate:
 def _fault(predicate: Predicate, why: str) -> PolicyFault:
     return PolicyFault(
         f"the oracle has no plan for {predicate}: {why}. It serves "
-        f"{', '.join((*PLACING, *MOVING_A_JOINT))}; run this task with another policy."
+        f"{', '.join((*PLACING, *MOVING_A_JOINT, *LEAVING))}; run this task with another policy."
     )
 
 
@@ -175,6 +176,8 @@ def _ordered(subgoals: list[Subgoal], scene: Scene) -> list[Subgoal]:
 def _before(first: Subgoal, second: Subgoal, scene: Scene) -> bool:
     """Whether the first must be done before the second."""
     a, b = first.predicate, second.predicate
+    if a.name in LEAVING or b.name in LEAVING:  # the hand goes when all else is done
+        return a.name not in LEAVING
     if b.name in PLACING:
         if a.name == "Open" and a.args[0] == enclosure(b, scene):
             return True

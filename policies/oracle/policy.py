@@ -16,17 +16,18 @@ from policies.oracle.config import OracleConfig
 from policies.oracle.geometry import Array
 from policies.oracle.memory import Memory
 from policies.oracle.motion import Reference
-from policies.oracle.planner import PLACING, Subgoal, check, plan
-from policies.oracle.room import at_stop, drawer, is_cramped
+from policies.oracle.planner import LEAVING, MOVING_A_JOINT, PLACING, Subgoal, check, plan
+from policies.oracle.room import at_stop, drawer, is_cramped, swings
 from policies.oracle.skills.base import DONE, MOVING, Progress, Skill, look_again
 from policies.oracle.skills.carrying import Carrying
+from policies.oracle.skills.leaving import Leaving
 from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
 from policies.oracle.tracking import patience_for, roll
 from policies.oracle.view import View
-from wamsim.contracts import Observation, PolicyCard, Prediction, PrivilegedState, Task
-from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
-from wamsim.errors import PolicyFault
+from wamsim.contracts import Observation, Policy, PolicyCard, Prediction, PrivilegedState, Task
+from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, ActionConvention
+from wamsim.errors import ConventionMismatch, PolicyFault
 
 WIDENINGS = 1  # second pulls at a drawer that is open, but not to its stop
 
@@ -38,8 +39,9 @@ class _Stage:
         self.view = View(scene)
         self._pushing = Pushing(self.view)
         moving, carrying = Moving(self.view), Carrying(self.view)
-        self._skills: dict[str, Skill] = {"On": carrying, "In": carrying}
-        self._skills |= dict.fromkeys(("Open", "Close", "TurnOn", "TurnOff"), moving)
+        self._skills: dict[str, Skill] = dict.fromkeys(PLACING, carrying)
+        self._skills |= dict.fromkeys(MOVING_A_JOINT, moving)
+        self._skills |= dict.fromkeys(LEAVING, Leaving())
 
     def skill(self, goal: Predicate) -> Skill:
         """The skill that serves a predicate."""
@@ -63,6 +65,22 @@ class Oracle:
             row_batch=False,
             notes="scripted expert with privileged state; for demonstrations and checks",
         )
+
+    def speaking(self, action: ActionConvention) -> Policy:
+        """The oracle for robots that understand another convention.
+
+        Raises:
+            ConventionMismatch: It has no skills for such a robot.
+        """
+        from policies.oracle.two_arms.policy import SPOKEN, TwoArmOracle
+
+        if action not in SPOKEN:
+            raise ConventionMismatch(
+                f"the oracle speaks {self.card.action.name}, "
+                f"{', '.join(a.name for a in SPOKEN)}, but not {action.name}. "
+                f"Choose suites that expect one of these."
+            )
+        return TwoArmOracle(self._config, action)
 
     def check_task(self, task: Task) -> None:
         """Refuse a task whose goal asks for what no skill serves.
@@ -169,6 +187,8 @@ def _decide(stage: _Stage, memory: Memory) -> Memory:
         if closed and skill.failed(view, progress):
             progress = progress.again()
         elif not (progress.stage == MOVING and view.holds(goal) and at_stop(view, subgoal)):
+            return memory
+        elif swings(view, subgoal):
             return memory
     elif progress.stage == DONE:
         # A drawer that is open and goes no further will have to do.

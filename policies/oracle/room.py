@@ -7,7 +7,8 @@ opening rests on the rims, tilted, and then keeps the drawer from being closed.
 from __future__ import annotations
 
 from envs.goals import Predicate
-from policies.oracle.parts import STOP, slides, stop_of
+from policies.oracle.holds import is_high
+from policies.oracle.parts import STOP, part_of, slides, stop_of
 from policies.oracle.planner import Subgoal, jointed
 from policies.oracle.skills.targets import EDGE, Target
 from policies.oracle.view import View
@@ -28,6 +29,17 @@ def at_stop(view: View, subgoal: Subgoal) -> bool:
     """Whether what a subgoal opens goes no further; True for all but drawers to be filled."""
     found = drawer(view, subgoal)
     return found is None or abs(view.world.joint(found[0]) - found[1]) <= 2 * STOP
+
+
+def swings(view: View, subgoal: Subgoal) -> bool:
+    """Whether a subgoal swings a door high up, which a hand that lets go at once takes back."""
+    if subgoal.predicate.name not in ("Open", "Close"):
+        return False
+    thing, joints = jointed(subgoal.predicate.args[0], view.scene)
+    limits = thing.articulation
+    if limits is None or limits.open is None or len(joints) != 1 or slides(view, joints[0]):
+        return False
+    return is_high(view, part_of(view, joints[0], limits.open))
 
 
 def is_cramped(view: View, subgoal: Subgoal) -> bool:

@@ -36,7 +36,9 @@ def roll(
         floor: Least share of it, where precision counts.
 
     Returns:
-        Actions [horizon, 7], the same without the perturbation, and the memory after them.
+        Actions [horizon, 7]; what was meant, [horizon, 7]; and the memory after them. With
+        noise, meant is what leads on from where the perturbed hand is, as if it had just come
+        there: the reference that it was pushed away from is in nobody's observation.
     """
     eef, reference = view.eef, memory.reference
     velocity, spin = view.motion(state.qvel)
@@ -46,6 +48,8 @@ def roll(
         velocity=velocity,
         spin=spin,
     )
+    fresh = Reference(pose=eef, velocity=velocity, spin=spin)
+    free = Hand(lag=np.zeros(3), turn_lag=np.zeros(3), velocity=velocity, spin=spin)
     # The integrated finger command is -1 when closed and 1 when open (envs/osc.py).
     gap = motion.OPEN * (float(state.gripper_command[0]) + 1.0) / 2.0
     index, reached, patience = memory.index, memory.reached, memory.patience
@@ -60,6 +64,10 @@ def roll(
         meant[k, 6], gap = motion.grip(gap, goal.gap)
         actions[k] = meant[k]
         if noise:
+            fresh = motion.advance(
+                fresh, free, goal, _get(waypoints, index - 1), _get(waypoints, index + 1)
+            )
+            meant[k, :6], free = motion.follow(fresh, free)
             share = max(goal.calm, floor)
             actions[k, :6] += share * motion.perturbation(memory.seed, step + k, noise)
         if index >= len(waypoints):

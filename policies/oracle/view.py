@@ -15,6 +15,8 @@ from policies.oracle.probe import Probe
 from wamsim.contracts import PrivilegedState
 
 LOWERING = 0.008  # metres per step in which a thing is let down
+# What hangs higher than this above the place, metres, leaves room for hand and wrist.
+HEADROOM = 0.5
 UPS = 20  # parts of 1 to which the vertical is rounded in a body's frame
 
 
@@ -142,6 +144,7 @@ class View(Probe):
         bottom, top = self._extent(thing, pose)
         low_corners, high_corners = self.other_bounds
         below = np.all((low_corners[:, :2] < top[:2]) & (high_corners[:, :2] > bottom[:2]), axis=1)
+        below &= low_corners[:, 2] < low + HEADROOM
         passed = self._loose if fixtures_only else thing.geoms
         below &= ~np.isin(self.body.other_geoms, passed)
         if not below.any():

@@ -81,6 +81,7 @@ class SmolVLAWorldPolicy:
             now = {name: seen[:, -1] for name, seen in frames.items()}
             query = model.query(now, torch.from_numpy(obs.proprio[:, -1]), obs.instruction)
         spec = self._spec
+        hold = torch.tensor(self.card.action.hold).expand(obs.batch, config.host.chunk, -1)
         embedded = time.perf_counter() - began
         done = sample(
             model,
@@ -91,14 +92,17 @@ class SmolVLAWorldPolicy:
             mode=config.fusion.memory_rollout,
             imagine=spec is not None and (obs.imagine or not spec.on_request),
             cached=self._cache,
+            other=model.normalise("action", hold, config.host.max_action_dim)
+            if obs.imagine
+            else None,
         )
         actions = config.gripper.apply(
             model.denormalise(done.actions).cpu().numpy().astype(np.float32)
         )
-        seen = None if done.imagined is None else done.imagined.float().cpu().numpy()
         return Prediction(
             actions=actions,
-            imagined=None if seen is None else Imagined(latents=seen.astype(np.float32)),
+            imagined=_imagined(done.imagined),
+            otherwise=_imagined(done.otherwise),
             timings={"embed": embedded, **done.timings},
         )
 
@@ -113,6 +117,10 @@ class SmolVLAWorldPolicy:
             f"{self.card.name} imagines features without a decoder "
             f"(ImaginationSpec.decodes is False)"
         )
+
+
+def _imagined(latents: Tensor | None) -> Imagined | None:
+    return None if latents is None else Imagined(latents=latents.float().cpu().numpy())
 
 
 def _tensor(frames: Frames) -> Tensor:

@@ -23,11 +23,13 @@ class Sampled:
     Attributes:
         actions: [B, H, max_action_dim], normalised.
         imagined: [B, K, D'] in the space of `encode`, or None.
+        otherwise: The same under other actions, where asked for.
         timings: Seconds; "imagine" is what the actions did not need.
     """
 
     actions: Tensor
     imagined: Tensor | None
+    otherwise: Tensor | None
     timings: dict[str, float]
 
 
@@ -63,6 +65,7 @@ def sample(
     mode: str,
     imagine: bool,
     cached: bool = True,
+    other: Tensor | None = None,
 ) -> Sampled:
     """Denoise a chunk for every row.
 
@@ -77,6 +80,8 @@ def sample(
         imagine: Also say what is imagined.
         cached: Run the prefix once (exact: it never looks at the suffix); False runs it at
             every step, for checks.
+        other: Normalised chunk [B, H, max_action_dim]: also say what would be imagined under
+            these actions, where imagination depends on actions.
     """
     watch = Watch(model.device)
     acting = model.prophet is not None and model.shows_memory()
@@ -115,11 +120,15 @@ def sample(
         predicted = model.future_tokens(states)
     elif imagine and conditioned and history is not None:
         predicted = model.predict(history, x, torch.zeros_like(x[:, 0, 0]))
+    present = None if history is None else history[:, -1]
     if imagine and predicted is not None:
-        present = None if history is None else history[:, -1]
         imagined = model.imagined(predicted, present, query)
+    otherwise: Tensor | None = None
+    if imagine and conditioned and history is not None and other is not None:
+        led = model.predict(history, other, torch.zeros_like(x[:, 0, 0]))
+        otherwise = model.imagined(led, present, query)
     watch.lap("imagine")
-    return Sampled(x, imagined, watch.parts)
+    return Sampled(x, imagined, otherwise, watch.parts)
 
 
 def _memory(

@@ -133,6 +133,8 @@ class SpatialVLAConfig:
         voxel_m, max_visual_tokens: Edge of a voxel; more voxels than this are thinned out
             by a choice seeded with the row's seed.
         horizon: Actions predicted.
+        flow_draws: Noises and times drawn for a sample in training, behind one pass of the
+            prefix, which never looks at them (but with mask "full").
         action_name, proprio_name: Conventions, by name.
         image, gripper: Pre- and post-processing.
         frozen: Attributes of the model that training leaves alone.
@@ -159,6 +161,7 @@ class SpatialVLAConfig:
     voxel_m: float = 0.2
     max_visual_tokens: int = 2560
     horizon: int = 8  # 3dvla_late_fusion train/train_flow.py
+    flow_draws: int = 1
     action_name: str = DELTA_EEF_GRIPPER_CLOSE_POSITIVE.name
     proprio_name: str = EEF_AXIS_ANGLE_GRIPPER.name
     gripper: GripperSteps = field(default_factory=GripperSteps)

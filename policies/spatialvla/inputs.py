@@ -100,14 +100,14 @@ def draw_flow(
     Args:
         seeds: uint64 [B]; None draws from torch's global generator.
         rows: B.
-        shape: Of one row's noise.
+        shape: Of one row's noises: how many, then one's shape.
 
     Returns:
-        Standard normal [B, *shape]; uniform [B] in [0, 1).
+        Standard normal [B, *shape]; uniform [B, how many] in [0, 1).
     """
     if seeds is None:
-        return torch.randn(rows, *shape), torch.rand(rows)
-    normal = noise_from_seeds(seeds, (1,), stream=TIME_STREAM)[:, 0]
+        return torch.randn(rows, *shape), torch.rand(rows, shape[0])
+    normal = noise_from_seeds(seeds, shape[:1], stream=TIME_STREAM)
     uniform = 0.5 * (1.0 + torch.erf(normal / 2.0**0.5))  # its own distribution function
     return noise_from_seeds(seeds, shape), uniform.clamp(0.0, 1.0 - 1e-6)
 

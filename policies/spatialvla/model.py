@@ -51,6 +51,16 @@ class Prefix:
     state: Tensor | None
     kept: list[KeyValues] | None
 
+    def repeated(self, times: int) -> Prefix:
+        """Every row `times` times, one after the other."""
+        kept = self.kept
+        return Prefix(
+            self.tokens.repeat_interleave(times, 0),
+            self.valid.repeat_interleave(times, 0),
+            None if self.state is None else self.state.repeat_interleave(times, 0),
+            None if kept is None else [layer.repeated(times) for layer in kept],
+        )
+
 
 class SpatialVLA(Pretrained, nn.Module):
     """The network of one variant.
@@ -251,13 +261,16 @@ class SpatialVLA(Pretrained, nn.Module):
             FloatingPointError: It is not finite.
         """
         inputs = from_batch(batch, self.config, self.tokenizer, self.device)
+        many = self.config.flow_draws
         actions = self.normalise(batch.actions.to(self.device), "action")
         seeds = None if batch.seed is None else inputs.seeds
-        noise, uniform = draw_flow(seeds, batch.size, actions.shape[1:])
-        noise, time = noise.to(self.device), self.training_time(uniform.to(self.device))
+        noise, uniform = draw_flow(seeds, batch.size, (many, *actions.shape[1:]))
+        actions, noise = actions.repeat_interleave(many, 0), noise.flatten(0, 1).to(self.device)
+        time = self.training_time(uniform.flatten().to(self.device))
         at = time[:, None, None]
         noisy = at * noise + (1.0 - at) * actions
-        velocity = self.velocity(noisy, time, self.prefix(inputs, cache=False, trim=True))
+        prefix = self.prefix(inputs, cache=many > 1, trim=True).repeated(many)
+        velocity = self.velocity(noisy, time, prefix)
         flow = F.mse_loss(velocity, noise - actions)
         losses = {"flow": flow, "total": flow}
         check_finite(losses)

@@ -26,6 +26,11 @@ class KeyValues:
     keys: Tensor
     values: Tensor
 
+    def repeated(self, times: int) -> KeyValues:
+        """Every row `times` times, one after the other."""
+        keys, values = (x.repeat_interleave(times, 0) for x in (self.keys, self.values))
+        return KeyValues(keys, values)
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm in float32; Gemma's weight is an offset from 1."""

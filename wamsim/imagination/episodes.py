@@ -6,7 +6,7 @@ prefix ``world_``, one for a world model beside it; `Record.notes` says what the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -106,6 +106,63 @@ class RunImagination:
     undescribed: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One episode file, measured; small enough to keep for every episode of a run.
+
+    Attributes:
+        path: The file.
+        policy: Name.
+        error: True when the episode ended in an error; then nothing is measured.
+        blocks: Prefix -> (imaginer, horizons, execute, unpictured) and the episode's sums.
+        values: Predicted values, where there are any.
+        described: False when an older wamsim did not say what the horizons are.
+    """
+
+    path: Path
+    policy: str
+    error: bool = False
+    blocks: Mapping[str, tuple[tuple[str, tuple[int, ...], int, bool], EpisodeSums]]
+    values: EpisodeValues | None = None
+    described: bool = True
+
+
+def measure_episode(path: Path, record: Record) -> Measured:
+    """Measure one episode.
+
+    Args:
+        path: Its file.
+        record: What `read_placed` gave for it.
+
+    Raises:
+        RecordCorrupt, NotFinite: As `read_imagination`.
+    """
+    if record.outcome is Outcome.ERROR:
+        return Measured(path=path, policy=record.policy, error=True, blocks={})
+    blocks, value, described = _measure(path, record)
+    return Measured(
+        path=path,
+        policy=record.policy,
+        blocks={
+            prefix: (
+                (scores.imaginer, scores.horizons, scores.execute, scores.unpictured),
+                EpisodeSums(
+                    key=scores.key,
+                    failed=scores.failed,
+                    sums=scores.sums(),
+                    compared=scores.compared.sum(0),
+                    left_out=scores.left_out(),
+                ),
+            )
+            for prefix, scores in blocks.items()
+        },
+        values=None
+        if value is None
+        else EpisodeValues(key=record.key, failed=_failed(record), values=value),
+        described=described,
+    )
+
+
 def read_imagination(folder: Path) -> RunImagination:
     """Measure every scored episode of a run.
 
@@ -113,55 +170,51 @@ def read_imagination(folder: Path) -> RunImagination:
         RecordCorrupt: A file cannot be read, or the horizons of the episodes differ.
         NotFinite: A recorded latent or value is not finite; the message names the file.
     """
-    found: dict[str, QueryScores] = {}
+    files = episode_files(folder)
+    return gather(folder, (measure_episode(path, read_placed(folder, path)) for path in files))
+
+
+def gather(folder: Path, episodes: Iterable[Measured]) -> RunImagination:
+    """Put measured episodes of one run together, sorted by key as they come.
+
+    Raises:
+        RecordCorrupt: Their horizons differ.
+    """
+    found: dict[str, tuple[str, tuple[int, ...], int, bool]] = {}
     unpictured: dict[str, int] = {}
     kept: dict[str, list[EpisodeSums]] = {}
     values: list[EpisodeValues] = []
     policy: str | None = None
     errors = undescribed = 0
-    for path in episode_files(folder):
-        record = read_placed(folder, path)
-        policy = record.policy
-        if record.outcome is Outcome.ERROR:
-            errors += 1
-            continue
-        blocks, value, described = _measure(path, record)
-        undescribed += not described
-        for prefix, scores in blocks.items():
-            first = found.setdefault(prefix, scores)
-            if (scores.horizons, scores.imaginer) != (first.horizons, first.imaginer):
+    for one in episodes:
+        policy = one.policy
+        errors += one.error
+        undescribed += not one.described
+        for prefix, (about, sums) in one.blocks.items():
+            first = found.setdefault(prefix, about)
+            if about[:2] != first[:2]:
                 raise RecordCorrupt(
-                    f"episodes of one run differ in imagination: {first.imaginer} at "
-                    f"{first.horizons} and {scores.imaginer} at {scores.horizons}. Keep each in "
-                    f"a run folder of its own. File: {path}"
+                    f"episodes of one run differ in imagination: {first[0]} at "
+                    f"{first[1]} and {about[0]} at {about[1]}. Keep each in "
+                    f"a run folder of its own. File: {one.path}"
                 )
-            unpictured[prefix] = unpictured.get(prefix, 0) + scores.unpictured
-            kept.setdefault(prefix, []).append(
-                EpisodeSums(
-                    key=scores.key,
-                    failed=scores.failed,
-                    sums=scores.sums(),
-                    compared=scores.compared.sum(0),
-                    left_out=scores.left_out(),
-                )
-            )
-        if value is not None:
-            values.append(
-                EpisodeValues(key=record.key, failed=_failed(record), values=value)
-            )  # fmt: skip
+            unpictured[prefix] = unpictured.get(prefix, 0) + about[3]
+            kept.setdefault(prefix, []).append(sums)
+        if one.values is not None:
+            values.append(one.values)
     return RunImagination(
         path=folder,
         policy=policy,
         imaginers=tuple(
             ImaginerRecord(
-                imaginer=first.imaginer,
+                imaginer=imaginer,
                 world=bool(prefix),
-                horizons=first.horizons,
-                execute=first.execute,
+                horizons=horizons,
+                execute=execute,
                 episodes=tuple(kept[prefix]),
                 unpictured=unpictured[prefix],
             )
-            for prefix, first in sorted(found.items())
+            for prefix, (imaginer, horizons, execute, _) in sorted(found.items())
         ),
         values=tuple(values),
         errors=errors,

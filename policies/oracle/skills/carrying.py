@@ -38,9 +38,12 @@ class Carrying:
         thing = view.scene.thing(goal.args[0])
         places = Places(view, goal, view.pose(thing).rot, shared=progress.shared)
         fits = places.fits
-        script = pick(view, self._grasping, thing, progress, fits, LIFTED)
-        if script is None and progress.failures:  # all tried: begin again with the first
-            script = pick(view, self._grasping, thing, replace(progress, failures=()), fits, LIFTED)
+        tried = (progress, replace(progress, failures=()))  # all tried: begin with the first
+        script = None
+        for known in tried if progress.failures else tried[:1]:
+            script = script or pick(
+                view, self._grasping, thing, known, fits, LIFTED, roofed=places.roofed
+            )
         if script is None:
             return look_again(view, progress)
         return script

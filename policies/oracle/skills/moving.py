@@ -10,11 +10,11 @@ import numpy as np
 from envs.goals import Predicate
 from envs.scene import Threshold
 from policies.oracle.geometry import Pose
-from policies.oracle.holds import Hold, Holding
+from policies.oracle.holds import Hold, Holding, is_high
 from policies.oracle.motion import CLOSED, OPEN, Waypoint
 from policies.oracle.parts import Part, carried_along, part_of
 from policies.oracle.planner import jointed
-from policies.oracle.routes import over
+from policies.oracle.routes import homewards, over
 from policies.oracle.skills.base import DONE, MOVING, Failure, Progress, Script
 from policies.oracle.view import View
 from wamsim.errors import PolicyFault
@@ -36,9 +36,9 @@ class Moving:
 
     def proceed(self, view: View, goal: Predicate, progress: Progress) -> Script:
         """Plan what comes next."""
-        if progress.stage == MOVING:
-            return self._leave(view, progress)
         part = self._part(view, goal, progress.wide)
+        if progress.stage == MOVING:
+            return self._leave(view, part, progress)
         tried = tuple(Pose(f.pos, f.rot) for f in progress.failures)
         widening = view.holds(goal)
         hold = self._holding.best(part, tried, inside=widening)
@@ -85,7 +85,7 @@ class Moving:
             waypoints, replace(progress, stage=MOVING, failures=(*progress.failures, failure))
         )
 
-    def _leave(self, view: View, progress: Progress) -> Script:
+    def _leave(self, view: View, part: Part, progress: Progress) -> Script:
         """Let go where the part is, and go back the way the hand came."""
         here = view.eef
         back = here.shifted(-here.rot[:, 2] * LEAVE)
@@ -96,6 +96,8 @@ class Moving:
             Waypoint(pose=back, gap=OPEN, speed=0.8, blend=0.02, calm=0.3, label="leave"),
             Waypoint(pose=upright, gap=OPEN, blend=0.03, label="leave"),
         )
+        if is_high(view, part):  # a stretched arm begins anew from where all of it can move
+            waypoints = (*waypoints[:2], *homewards(view, back, OPEN))
         return Script(waypoints, replace(progress, stage=DONE))
 
 

@@ -16,6 +16,7 @@ from policies.oracle.geometry import (
     across,
     from_rotation_vector,
     rotation_vector,
+    unit,
     wrapped,
 )
 from policies.oracle.grasps import Grasp, grasps
@@ -45,6 +46,15 @@ ATTEMPTS = (
     (0.02, 0.08, (0,)),
 )
 MOST = ATTEMPTS[-1][0]
+# From the front, under a roof: the hand leans forwards about its fingertips by so many radians.
+STOOPS = (0.8, 1.1, 1.4)
+STOOPING = tuple(range(5, 5 + len(STOOPS)))
+UNDER_A_ROOF = tuple(
+    (slack, gap, STOOPING) for slack, gap in ((0.0, 0.08), (0.0, 0.05), (0.004, 0.05))
+)
+STOOPED = -0.6  # vertical part of the fingers' direction from which on a hand stoops
+SINKING = 0.25  # metres down per metre forwards of a stooping hand's way in
+FORWARD = 0.8  # cosine between the fingers' closing and the sideways direction, for stooping
 UNFIT = (0.03, 0.6)  # metres and radians around a grasp that does not fit the target
 SAME = (0.012, 0.35)  # metres and radians within which a grasp counts as one that failed
 LOST = 0.035  # metres that a thing may move in the hand
@@ -90,6 +100,8 @@ def pick(
     progress: Progress,
     fits: Fits,
     then: str,
+    *,
+    roofed: bool = False,
 ) -> Script | None:
     """Plan reaching for a thing, closing on it and lifting it.
 
@@ -100,17 +112,18 @@ def pick(
         progress: What failed before is avoided.
         fits: Whether a grasp serves the target as well.
         then: Stage after the lift.
+        roofed: Whether it goes under a roof, where few grasps fit: worth looking for one.
 
     Returns:
         The script, or None when no grasp is within reach.
     """
-    chosen = _choose(view, grasping, thing, progress.failures, fits)
+    chosen = _choose(view, grasping, thing, progress.failures, fits, roofed)
     if chosen is None:
         return None
     held, hand, gap = chosen
     leaning = hand.rot[2, 2] > -0.99
-    above = hand.shifted(-(WITHDRAWAL[1] if leaning else PREGRASP) * hand.rot[:, 2])
-    up = hand.shifted(-(WITHDRAWAL[1] if leaning else LIFT) * hand.rot[:, 2])
+    above = hand.shifted(-(WITHDRAWAL[1] if leaning else PREGRASP) * _way_in(hand))
+    up = hand.shifted(-(WITHDRAWAL[1] if leaning else LIFT) * _way_in(hand))
     route = over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}")
     waypoints = (
         *route,
@@ -132,17 +145,20 @@ def _choose(
     thing: Thing,
     failures: tuple[Failure, ...],
     fits: Fits,
+    roofed: bool,
 ) -> tuple[Held, Pose, float] | None:
     """The best grasp that is free: what is then held, grip site, finger gap before."""
     options = _candidates(view, grasping, thing, failures)
     depths: dict[tuple[int, int, float], float] = {}
-    for slack, gap, leans in ATTEMPTS:
-        best: tuple[Held, Pose, float] | None = None
+    best: tuple[Held, Pose, float] | None = None
+    for slack, gap, leans in (*UNDER_A_ROOF, *ATTEMPTS) if roofed else (*ATTEMPTS, *UNDER_A_ROOF):
         unfit: list[Grasp] = []
         for (number, (grasp, hand)), k in product(enumerate(options), leans):
             if grasp.width > gap - 2 * PLAY:
                 continue
-            leaning = _leaning(hand, k)
+            if k in STOOPING and not _faces_forward(view, hand):
+                continue
+            leaning = _leaning(view, hand, k)
             key = (number, k, gap)
             if key not in depths:
                 depths[key] = _overlap(view, thing, leaning, grasp.width, gap)
@@ -157,15 +173,39 @@ def _choose(
             unfit.append(grasp)
             if len(unfit) >= COMPARED:
                 break
-        if best is not None:
+        if best is not None and not roofed:
             return best
-    return None
+    return best
 
 
-def _leaning(hand: Pose, way: int) -> Pose:
-    """The hand tilted out of the vertical, about its fingertips: 0 not, 1-4 to its four sides."""
+def _way_in(hand: Pose) -> Array:
+    """Unit direction in which a hand comes: along its fingers; level where it stoops."""
+    along = hand.rot[:, 2]
+    if along[2] < STOOPED:
+        return along
+    return unit(along * np.array([1.0, 1.0, 0.0]) - np.array([0.0, 0.0, SINKING]))
+
+
+def _faces_forward(view: View, hand: Pose) -> bool:
+    """Whether a hand may stoop: its fingers close across the direction away from the robot."""
+    away = hand.pos - view.body.base
+    return abs(float(hand.rot[:2, 0] @ away[:2])) < (1 - FORWARD) * float(np.hypot(*away[:2]))
+
+
+def _leaning(view: View, hand: Pose, way: int) -> Pose:
+    """The hand tilted out of the vertical, about its fingertips.
+
+    0 not, 1-4 a little to its four sides, from 5 on forwards.
+    """
     if way == 0:
         return hand
+    if way in STOOPING:
+        angle = STOOPS[way - STOOPING[0]]
+        away = (hand.pos - view.body.base) * np.array([1.0, 1.0, 0.0])
+        turned = from_rotation_vector(hand.rot[:, 0] * angle) @ hand.rot
+        if turned[:, 2] @ away < 0:
+            turned = from_rotation_vector(hand.rot[:, 0] * -angle) @ hand.rot
+        return Pose(hand.pos, turned)
     axis = hand.rot[:, (way - 1) // 2] * (LEAN if way % 2 else -LEAN)
     return Pose(hand.pos, from_rotation_vector(axis) @ hand.rot)
 
@@ -235,7 +275,7 @@ def _overlap(view: View, thing: Thing, hand: Pose, width: float, gap: float) -> 
     for distance in WITHDRAWAL:
         if worst > MOST:
             return np.inf
-        back = hand.shifted(-distance * hand.rot[:, 2])
+        back = hand.shifted(-distance * _way_in(hand))
         worst = max(worst, view.hits(back, gap=gap))
         carried = view.hits(back, gap=width, carried=thing, carried_pose=back @ offset)
         worst = max(worst, carried)
@@ -243,7 +283,7 @@ def _overlap(view: View, thing: Thing, hand: Pose, width: float, gap: float) -> 
     if worst > MOST or arm is None:
         return np.inf
     worst = max(worst, view.hits(arm, gap=gap, margin=CLEAR) - CLEAR)
-    before = view.reach(hand.shifted(-PREGRASP * hand.rot[:, 2]), arm)
+    before = view.reach(hand.shifted(-PREGRASP * _way_in(hand)), arm)
     return np.inf if before is None else max(worst, view.hits(before, gap=gap))
 
 

@@ -45,12 +45,14 @@ class Place:
         gap: How wide the fingers may open there.
         cost: Lower is better.
         way: Unit direction in which the hand comes; down, or through a side.
+        rim: Metres by which it comes in higher than it lets go.
     """
 
     hand: Pose
     gap: float
     cost: float
     way: Array
+    rim: float = 0.0
 
 
 class Places:
@@ -66,12 +68,12 @@ class Places:
     def __init__(self, view: View, goal: Predicate, resting: Array, *, shared: bool) -> None:
         self._view, self._target = view, Target(view, goal)
         self._resting, self._shared = resting, shared
-        self._enters = goal.name == "In" and self._target.region
+        self._enters = self._target.enters
 
     def best(self, held: Held) -> Place | None:
         """The best place; a fall is put up with where there is no better one."""
         found = self._any(held, thorough=True)
-        if found is None and self._enters and not self._roofed:
+        if found is None and self._enters and not self.roofed:
             found = self._from_above(held, *WAYS[-1], thorough=True)
         return found
 
@@ -80,14 +82,14 @@ class Places:
         return self._any(held, thorough=False) is not None
 
     def _any(self, held: Held, thorough: bool) -> Place | None:
-        for room, drop in () if self._roofed else WAYS[:2]:
+        for room, drop in () if self.roofed else WAYS[:2]:
             found = self._from_above(held, room, drop, thorough)
             if found is not None:
                 return found
         return self._through_side(held, thorough)
 
     @cached_property
-    def _roofed(self) -> bool:
+    def roofed(self) -> bool:
         """Whether a fixture holds up above a region what is let down over it, however turned."""
         target = self._target
         if not self._enters:
@@ -102,7 +104,7 @@ class Places:
     @cached_property
     def _sides(self) -> list[Array]:
         """Level directions in which the thing alone can come in."""
-        return [way for way in SIDES if self._is_open(way)] if self._roofed else []
+        return [way for way in SIDES if self._is_open(way)] if self.roofed else []
 
     def _is_open(self, way: Array) -> bool:
         target = self._target
@@ -110,7 +112,7 @@ class Places:
         rest = target.rest_inside(spot, self._resting)
         if rest is None:
             return False
-        inside = np.array([spot[0], spot[1], rest + LET_GO])
+        inside = np.array([spot[0], spot[1], rest + LET_GO + target.rim])
         poses = (Pose(inside - way * d, self._resting) for d in np.linspace(0.0, OUTSIDE, 6))
         return all(
             self._view.hits(None, carried=target.thing, carried_pose=pose) == 0 for pose in poses
@@ -224,24 +226,32 @@ def _enter(
     if not target.holds_at(body):
         return None
     hand = Pose(body - hand_rot @ held.offset.pos, hand_rot)
-    start = hand.shifted(-OUTSIDE * way)
+    before = hand.shifted(target.rim * UP)
+    start = before.shifted(-OUTSIDE * way)
     if view.hits(hand, gap=held.width, carried=target.thing, carried_pose=hand @ held.offset):
         return None
-    enter = Waypoint(pose=hand, gap=held.width, label="enter")
-    if not is_free(view, start, (Waypoint(pose=start, gap=held.width), enter), held):
+    path = [Waypoint(pose=pose, gap=held.width, label="enter") for pose in (start, before)]
+    if not is_free(view, start, path, held):
         return None
     arm = view.reach(hand)
-    return None if arm is None else Place(hand, _opening(view, target, arm, held), 0.0, way)
+    if arm is None:
+        return None
+    return Place(hand, _opening(view, target, arm, held), 0.0, way, rim=target.rim)
 
 
 def put_down(view: View, held: Held, place: Place) -> tuple[Waypoint, ...]:
     """Waypoints that carry a thing to its place, let go and leave as they came."""
     aside = place.way[2] > -0.5
-    before = place.hand.shifted(-(OUTSIDE if aside else ABOVE) * place.way)
+    before = place.hand.shifted(-(OUTSIDE if aside else ABOVE) * place.way + place.rim * UP)
     away = place.hand.shifted(-(OUTSIDE if aside else RETREAT) * place.way)
     route = over(view, view.eef, before, gap=CLOSED, held=held, label=f"carry {held.thing}")
+    over_rim = Waypoint(
+        pose=place.hand.shifted(place.rim * UP), gap=CLOSED, speed=0.6, straight=True, calm=0.2,
+        label="enter",
+    )  # fmt: skip
     return (
         *route,
+        *((over_rim,) if place.rim else ()),
         Waypoint(pose=place.hand, gap=CLOSED, speed=0.6, straight=True, calm=0.2, label="lower"),
         Waypoint(pose=place.hand, gap=place.gap, dwell=OPENING, calm=0.1, label="let go"),
         Waypoint(pose=away, gap=place.gap, speed=0.8, blend=0.03, calm=0.5, label="leave"),

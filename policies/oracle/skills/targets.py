@@ -7,10 +7,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from envs.goals import Predicate
+from envs.kitchen.predicates import SLACK, receptacle_radius
+from envs.scene import Region
 from policies.oracle.geometry import Array, Pose
 from policies.oracle.view import View
+from wamsim.errors import PolicyFault
 
 ON_THING = np.array([0.012, 0.012])  # metres; On allows 0.03 between the origins
+ENCLOSED = ("In", "Inside", "CentreIn", "AtSpot")
+IN_DISH = ("InReceptacle", "Touching")
+OVER_DISH = 0.15  # metres above a dish's middle up to which a roof counts as one
+SPOT_HALF = 0.05  # half height of what a spot is made for: a mug
+WALL = 0.015  # metres between a thing and the walls of a basin
 EDGE = 0.012  # metres higher than the lowest place: there a thing would stand on an edge
 # Rings of places around the middle, by their share of the way to the edge.
 RINGS = (0.0, 0.35, 0.65)
@@ -32,24 +40,52 @@ class Target:
     def __init__(self, view: View, goal: Predicate) -> None:
         self._view, self._goal = view, goal
         self.thing = view.scene.thing(goal.args[0])
-        self.inside = goal.name == "In"
-        self.region = view.scene.has_region(goal.args[1])
-        if self.region:
-            region = view.scene.region(goal.args[1])
+        self.inside = goal.name in ENCLOSED
+        region = _region(view, goal)
+        self.region = region is not None
+        if region is not None:
             centre, rotation = view.world.site(region)
             self.centre, self._rotation = centre.copy(), rotation.copy()
             self._size = np.asarray(region.size)
             self.half = np.abs(rotation @ self._size)
             self.extent = self.half[:2]
+            self._narrow()
+            self.floor, self.rim = float(self.centre[2] - self.half[2]), 0.0
         else:
-            self.centre = view.pose(view.scene.thing(goal.args[1])).pos
+            dish = view.scene.thing(goal.args[1])
+            self.centre = view.pose(dish).pos
             self.extent = ON_THING
+            self.floor = float(self.centre[2] + dish.bottom)
+            self.rim = dish.top - dish.bottom  # to be passed over on the way in
+            if goal.name in IN_DISH:
+                radius = receptacle_radius(dish)
+                self.half = np.array([radius, radius, OVER_DISH])
+                self.extent = np.minimum(0.5 * self.half[:2], 0.03)
+
+    @property
+    def enters(self) -> bool:
+        """Whether the thing may come in through a side: into a region, or a dish in one."""
+        return self._goal.name in IN_DISH if not self.region else self.inside
+
+    def _narrow(self) -> None:
+        """Leave out where a thing's middle cannot be, or should not."""
+        if self._goal.name == "AtSpot":  # the site is in the middle of what stands there
+            self.half = np.array([*(0.5 * self.half[:2]), SPOT_HALF])
+        elif self._goal.name == "Inside":
+            margin = max(0.0, self.thing.radius - 0.5 * SLACK)
+            self.half = self.half - np.array([margin, margin, 0.0])
+        elif self._goal.name == "CentreIn":
+            margin = self.thing.radius + WALL
+            self.half = self.half - np.array([margin, margin, 0.0])
+        self.extent = np.maximum(self.half[:2], 0.005)
 
     def holds_at(self, pos: Array) -> bool:
         """Whether a body origin there is where the predicate wants it (contact aside)."""
         if not self.region:
             return True
-        if self._goal.name == "In":
+        if self._goal.name == "Touching":
+            return bool(np.all(np.abs(pos[:2] - self.centre[:2]) < self.half[:2]))
+        if self.inside:
             within = np.abs(pos[:2] - self.centre[:2]) < self.half[:2]
             return bool(np.all(within) and pos[2] < self.centre[2] + self.half[2])
         # 0.10 m above the site and R, not R transposed: as envs.goals has it
@@ -82,7 +118,7 @@ class Target:
 
     def rest_inside(self, spot: Array, rot: Array) -> float | None:
         """The same under a roof: from the region's floor up to where the thing is free."""
-        floor, roof = self.centre[2] - self.half[2], self.centre[2] + self.half[2]
+        floor, roof = self.floor, self.centre[2] + self.half[2]
         return self._view.lowest_free(self.thing, Pose(spot, rot), float(floor), float(roof))
 
     def level(self, spots: Sequence[Array], rot: Array) -> Iterator[Array]:
@@ -100,6 +136,22 @@ class Target:
         for height, k, spot in found:
             if k and height < lowest + EDGE:
                 yield spot
+
+
+def _region(view: View, goal: Predicate) -> Region | None:
+    """The region that a predicate names, or that a fixture to be touched has for it."""
+    scene, name = view.scene, goal.args[1]
+    if scene.has_region(name):
+        return scene.region(name)
+    if goal.name != "Touching" or scene.thing(name).free_joint is not None:
+        return None
+    for region in scene.info.regions:
+        if region.parent == name:
+            return region
+    raise PolicyFault(
+        f"the oracle has no plan for {goal}: {name!r} has no region where a thing could stand. "
+        f"Run this task with another policy."
+    )
 
 
 def _ring(centre: Array, radii: Array) -> list[Array]:

@@ -1,0 +1,1 @@
+"""The oracle for scenes with two arms."""

@@ -1,0 +1,202 @@
+"""The oracle for two arms as a policy: privileged state in, joint positions or poses out."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from envs.goals import parse
+from envs.scene import Scene
+from policies.oracle.config import OracleConfig
+from policies.oracle.geometry import Array, to_quaternion
+from policies.oracle.motion import perturbation
+from policies.oracle.two_arms import tools
+from policies.oracle.two_arms.desk import Desk, Plan
+from policies.oracle.two_arms.jobs import Jobs, conjuncts
+from policies.oracle.two_arms.script import ROW
+from policies.oracle.two_arms.view import View
+from wamsim.contracts import Observation, PolicyCard, Prediction, PrivilegedState, Task
+from wamsim.conventions import (
+    ALOHA_JOINTS_GRIPPER_OPEN_FRACTION,
+    DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION,
+    ActionConvention,
+)
+from wamsim.errors import PolicyFault
+
+SPOKEN = (ALOHA_JOINTS_GRIPPER_OPEN_FRACTION, DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION)
+ATTEMPTS = 6  # plans not found, one after another, before a row is given up
+LOOK_AGAIN = 5  # steps to stand still after one
+NOISE = 0.05  # radians of a joint for a perturbation of 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What a row remembers: the script under way.
+
+    Attributes:
+        seed: Of the perturbation: the seed of the episode's first query.
+        actions: [T, 14], joints and openings.
+        at: Rows done.
+        missed: Plans not found since the last one that was.
+        label: Of the script, for people who debug.
+    """
+
+    seed: int
+    actions: Array
+    at: int
+    missed: int
+    label: str
+
+
+class TwoArmOracle:
+    """Plans from the goal with privileged state, for scenes with two arms.
+
+    `OracleConfig.noise` perturbs joints, equally all along (`noise_floor` changes nothing).
+    """
+
+    def __init__(self, config: OracleConfig, action: ActionConvention) -> None:
+        self._config = config
+        self._views: dict[int, View] = {}  # by scene object, for as long as it lives
+        self.card = PolicyCard(
+            name="oracle",
+            action=action,
+            horizon=config.execute,
+            execute=config.execute,
+            privileged=True,
+            row_batch=False,
+            notes="scripted expert with privileged state; for demonstrations and checks",
+        )
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a task whose goal asks for what no skill serves.
+
+        Raises:
+            PolicyFault: Which task, and what of its goal.
+        """
+        try:
+            conjuncts(parse(task.goal))
+        except PolicyFault as fault:
+            raise PolicyFault(f"task {task.name!r} of suite {task.suite!r}: {fault}") from None
+
+    def act(self, obs: Observation) -> Prediction:
+        """Give the next rows of every row's script; where it has ended, plan the next one.
+
+        Raises:
+            PolicyFault: No privileged state.
+        """
+        began = time.perf_counter()
+        if obs.state is None:
+            raise PolicyFault(
+                "the oracle needs privileged state, and the observation has none. "
+                "Let the harness fill Observation.state (PolicyCard.privileged)."
+            )
+        hold = np.asarray(self.card.action.hold, np.float32)
+        actions = np.tile(hold, (obs.batch, self.card.horizon, 1))
+        intended = actions.copy()
+        memory: list[Any] = [None] * obs.batch
+        faults: dict[int, str] = {}
+        for row, state in enumerate(obs.state):
+            if state is None or not obs.valid[row]:
+                continue
+            try:
+                actions[row], intended[row], memory[row] = self._row(
+                    state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
+                )
+            except PolicyFault as fault:
+                faults[row] = str(fault)
+        return Prediction(
+            actions=actions,
+            intended=intended if self._config.noise else None,
+            memory=memory,
+            timings={"plan": time.perf_counter() - began},
+            faults=faults,
+        )
+
+    def _row(
+        self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
+    ) -> tuple[Array, Array, Memory]:
+        if memory is None:
+            memory = Memory(seed=seed, actions=np.empty((0, ROW)), at=0, missed=0, label="")
+        view = self._view(state.scene)
+        if memory.at >= len(memory.actions):
+            with view.showing(state):
+                memory = _plan(view, state, memory)
+        n = self.card.horizon
+        rows = memory.actions[memory.at : memory.at + n]
+        meant = np.concatenate([rows, np.repeat(memory.actions[-1:], n - len(rows), axis=0)])
+        rows = meant
+        if self._config.noise:
+            rows = meant + _noise(memory.seed, step, n, self._config.noise)
+        memory = Memory(
+            seed=memory.seed,
+            actions=memory.actions,
+            at=memory.at + n,
+            missed=memory.missed,
+            label=memory.label,
+        )
+        if self.card.action == DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION:
+            with view.showing(state):
+                rows, meant = _as_poses(view, rows), _as_poses(view, meant)
+        return rows, meant, memory
+
+    def _view(self, scene: Scene) -> View:
+        number = id(scene)
+        found = self._views.get(number)
+        if found is None:
+            self._views[number] = found = View(scene)
+            weakref.finalize(scene, self._views.pop, number, None).atexit = False
+        return found
+
+
+def _plan(view: View, state: PrivilegedState, memory: Memory) -> Memory:
+    desk = _desk(view, state)
+    jobs = Jobs(parse(state.task.goal), view.scene)
+    plan = jobs.next(view, desk)
+    missed = 0
+    if plan is None:
+        missed = memory.missed + 1
+        if missed > ATTEMPTS:
+            raise PolicyFault(f"the oracle found no way to go on with {state.task.goal}")
+        if missed % 2 == 0:
+            plan = tools.go_home(desk)
+        else:
+            script = desk.script()
+            script.wait(LOOK_AGAIN)
+            plan = Plan(script.actions, "wait")
+    return Memory(seed=memory.seed, actions=plan.actions, at=0, missed=missed, label=plan.label)
+
+
+def _desk(view: View, state: PrivilegedState) -> Desk:
+    targets = state.gripper_command.reshape(2, -1)  # six joints and two fingers an arm
+    opening = np.empty(2)
+    for arm, robot in enumerate(view.scene.info.robots):
+        assert robot.gripper_span is not None
+        closed, opened = robot.gripper_span
+        opening[arm] = np.clip((targets[arm, 6] - closed) / (opened - closed), 0.0, 1.0)
+    return Desk(view.arms, targets[:, :6].copy(), opening)
+
+
+def _as_poses(view: View, rows: Array) -> Array:
+    """Joint targets [n, 14] as the poses that the hands have there, [n, 16]."""
+    out = np.empty((len(rows), 16))
+    for i, row in enumerate(rows):
+        for arm in range(2):
+            pose = view.arms.hand(arm, row[7 * arm : 7 * arm + 6])
+            out[i, 8 * arm : 8 * arm + 3] = pose.pos
+            out[i, 8 * arm + 3 : 8 * arm + 7] = to_quaternion(pose.rot)
+            out[i, 8 * arm + 7] = row[7 * arm + 6]
+    return out
+
+
+def _noise(seed: int, step: int, n: int, amplitude: float) -> Array:
+    """Smooth perturbations of the joints [n, 14]; grippers are left alone."""
+    out = np.zeros((n, ROW))
+    for k in range(n):
+        for arm in range(2):
+            wave = perturbation(seed + arm, step + k, amplitude)
+            out[k, 7 * arm : 7 * arm + 6] = NOISE * wave
+    return out
