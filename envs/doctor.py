@@ -29,12 +29,19 @@ SYSTEM_PACKAGES = ("libegl1", "libgl1-mesa-dri", "libgles2")
 
 # What numbers depend on, to the last digit. mujoco: pyproject.toml; the others:
 # requirements/simulators.txt, installed without their declared needs.
-PINS = {"mujoco": "3.3.2", "robosuite": "1.4.0", "hf-libero": "0.1.4", "bddl": "1.0.1"}
+PINS = {
+    "mujoco": "3.3.2",
+    "robosuite": "1.4.0",
+    "hf-libero": "0.1.4",
+    "bddl": "1.0.1",
+    "gym-aloha": "0.1.5",
+}
 _WHY = {
     "mujoco": "later versions change LIBERO's lighting (3.3.3) and contacts (3.4)",
     "robosuite": "its Panda, controller and objects are those of LIBERO",
     "hf-libero": "it holds LIBERO's tasks and initial states",
     "bddl": "hf-libero reads its tasks with it",
+    "gym-aloha": "bimanual's arms are its",
 }
 
 _BACKENDS = ("egl", "osmesa", "glfw")

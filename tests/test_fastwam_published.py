@@ -248,7 +248,7 @@ def test_wans_base_grows_an_action_expert(
     if not own:
         theirs = WanTransformer3DModel(
             num_attention_heads=4, attention_head_dim=16, in_channels=8, out_channels=8,
-            text_dim=32, freq_dim=64, ffn_dim=256, num_layers=2,
+            text_dim=32, freq_dim=64, ffn_dim=256, num_layers=config.video.layers,
         )  # fmt: skip
         names = {keymaps.wan_video_key(k): k for k in theirs.state_dict()}
         state = {names[k]: v for k, v in state.items()}

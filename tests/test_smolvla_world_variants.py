@@ -144,7 +144,7 @@ def test_the_conditioned_prophet_is_asked_at_every_step() -> None:
         return predict(*args)
 
     policy.model.predict = counted
-    policy.act(observation(policy.card, 1))
+    policy.act(observation(policy.card, 1, imagine=False))
     assert calls == 6  # five steps, and once for what the final chunk would lead to
     history = torch.randn(1, 4, 64)
     half, one = torch.full((1,), 0.5), torch.ones(1)
