@@ -411,6 +411,9 @@ def results_command(
 def list_command(
     what: Annotated[str, typer.Argument(help=", ".join(LISTS))] = "suites",
     suite: Annotated[str, typer.Option("--suite", "-s", help="For tasks: which suites.")] = "",
+    pictures: Annotated[
+        Path | None, typer.Option(help="For tasks: draw a sheet of each suite into this folder.")
+    ] = None,
     cache: Cache = None,
     libero_assets: Assets = None,
 ) -> None:
@@ -435,6 +438,19 @@ def list_command(
         console.print(table)
         groups = ", ".join(f"{k} = {' '.join(v)}" for k, v in registry.SUITE_GROUPS.items())
         console.print(f"Groups: {groups}", highlight=False)
+    elif what == "tasks" and pictures is not None:
+        from envs.contact_sheet import draw_sheet
+
+        with Progress(console=console, transient=True) as bar:
+            for name in registry.expand_suites(suite) if suite else registry.suite_names():
+                drawing = bar.add_task(name, total=None)
+                path = draw_sheet(
+                    name, options, pictures,
+                    progress=lambda done, all_, bar_task=drawing: bar.update(
+                        bar_task, completed=done, total=all_
+                    ),
+                )  # fmt: skip
+                console.print(f"Pictures: {escape(str(path))}", highlight=False, soft_wrap=True)
     elif what == "tasks":
         table = Table("suite", "#", "name", "instruction", "goal", box=None)
         for name in registry.expand_suites(suite) if suite else registry.suite_names():

@@ -82,14 +82,14 @@ class Sheet:
         self._left = (self.width - across) // 2
         self._inner = self.width - 4 * gap  # room for words
 
-        self._small = _font(self._px(_SMALL_FONT))
+        self._small = typeface(self._px(_SMALL_FONT))
         self._font, self._lines = self._set_instruction()
         self._end = self._status(caption.outcome.value, caption.reason)
         room = self._inner - self._counter_width() - 2 * gap
         self._reason_lines: list[str] = []
         if self._end.width > room and caption.reason:
             self._end = self._status(caption.outcome.value, None)
-            self._reason_lines = _wrap(caption.reason, self._small, self._inner, 2)
+            self._reason_lines = wrapped(caption.reason, self._small, self._inner, 2)
         self._bar_top = height + 2 * gap
         self._row_height = max(self._end.height, _line(self._small))
         self._words_top = self._bar_top + self._px(_PROGRESS) + gap
@@ -144,10 +144,10 @@ class Sheet:
         words = self.caption.instruction
         for most in (1, 2):
             for pixels in range(full, least - 1, -1):
-                lines = _wrap(words, _font(pixels), self._inner, 3)
+                lines = wrapped(words, typeface(pixels), self._inner, 3)
                 if len(lines) <= most:
-                    return _font(pixels), lines
-        return _font(least), _wrap(words, _font(least), self._inner, 3)
+                    return typeface(pixels), lines
+        return typeface(least), wrapped(words, typeface(least), self._inner, 3)
 
     def _counter_width(self) -> int:
         limit = self.caption.limit
@@ -212,7 +212,8 @@ class Sheet:
 
 
 @lru_cache(maxsize=32)
-def _font(pixels: int) -> ImageFont.FreeTypeFont:
+def typeface(pixels: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own face in a size: the same on every machine."""
     font = ImageFont.load_default(pixels)
     assert isinstance(font, ImageFont.FreeTypeFont)  # Pillow >= 10.1 with FreeType: all wheels
     return font
@@ -222,7 +223,7 @@ def _line(font: ImageFont.FreeTypeFont) -> int:
     return round(font.size * _LINE)
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
+def wrapped(text: str, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:
     """Break text into at most ``most`` lines that fit; what is left over becomes "..."."""
     lines = [""]
     for word in _printable(text).split():
