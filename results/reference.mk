@@ -5,13 +5,17 @@
 WAMSIM := $(BIN)/wamsim
 WORK   := results/runs/reference
 DEVICE ?= cpu
-BATCH  ?= 64
-STEPS  ?= 7000
+BATCH  ?= 32
+STEPS  ?= 24000
 TRIALS ?= 20
 
 # Trials from 100 on: none of them is ever evaluated. Every task has its own states.
 DEMOS  := $(WORK)/demonstrations
-LEARN  := --data $(DEMOS) --device $(DEVICE)
+LEARN  := --data $(DEMOS) --device $(DEVICE) --every 2
+
+# Where the network itself sees pixels; the others look through frozen tokenizers.
+SHIFT_smolvla_world := --shift 4
+SHIFT_spatialvla    := --shift 4
 
 FASTWAM    := fastwam joint idm no_video_cotrain
 COSMOS     := direct
@@ -38,7 +42,8 @@ reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
 	  --reproduce "make reference"
 
 reference-demonstrations: install
-	$(WAMSIM) eval -p oracle --set noise=0.2 -s tabletop_object -n 60 --first 100 --seed 1 --out $(DEMOS)
+	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 \
+	  -s tabletop_object -n 200 --first 100 --seed 1 --out $(DEMOS)
 
 # Tokenizers learn first; spatialvla has none.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
@@ -52,6 +57,7 @@ TOKENIZER_smolvla_world := --steps 700 --batch 16 --lr 1e-3
 define model
 train-$(1): reference-demonstrations $(if $(filter spatialvla,$(call family,$(1))),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json)
 	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
+	  $(SHIFT_$(call family,$(1))) \
 	  $(if $(filter spatialvla,$(call family,$(1))),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
 	cp $$(WORK)/$(1)/checkpoint/* policies/$(call family,$(1))/reference/$(call variant,$(1))/
