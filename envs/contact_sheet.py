@@ -84,7 +84,7 @@ def _first_look(
         sim.step(np.array(task.action.hold, np.float64))
     seen = sim.glimpse()
     # The last camera is the suite's view for people, where it has one beside the policies'.
-    view = camera or (task.cameras[-1] if len(task.cameras) > 2 else task.cameras[0])
+    view = camera or task.cameras[-1 if len(task.cameras) > 2 else 0]
     painter = Painter(scene)
     try:
         return painter.draw(seen.seen_qpos, seen.lit, view, (SIZE_PX, SIZE_PX))[0], task
