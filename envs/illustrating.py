@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from envs.evaluation import Resources
 from envs.replay import check_cameras, draw_episode, read_drawable, standard_cameras, suite_options
 from wamsim import registry
-from wamsim.contracts import Frames, Suite, Task
+from wamsim.contracts import Frames, Task
 from wamsim.episode import Episode, Record
 from wamsim.errors import ConfigurationMismatch, nearest
 
@@ -38,7 +38,10 @@ class SceneIllustrator:
 
     def task(self, config: Mapping[str, Any], record: Record) -> Task:
         """See `wamsim.viewer.illustrator.Illustrator`."""
-        suite = _suite(record.key.suite, suite_options(config, self.resources))
+        from envs.scene import variant
+
+        backend = _backend(record.key.suite, suite_options(config, self.resources))
+        suite = backend.suite
         if record.suite_version != suite.version:
             raise ConfigurationMismatch(
                 f"recorded with {record.key.suite} version {record.suite_version}, but this "
@@ -47,7 +50,7 @@ class SceneIllustrator:
             )
         for task in suite.tasks:
             if task.name == record.key.task:
-                return task
+                return variant(backend, task, record.key)
         raise nearest(record.key.task, [t.name for t in suite.tasks], kind="task")
 
     def standard_cameras(self, task: Task) -> tuple[str, ...]:
@@ -62,10 +65,6 @@ class SceneIllustrator:
 @lru_cache(maxsize=64)
 def _backend(name: str, options: SuiteOptions) -> SuiteBackend:
     return registry.suite(name, options)
-
-
-def _suite(name: str, options: SuiteOptions) -> Suite:
-    return _backend(name, options).suite
 
 
 class SceneArtist:

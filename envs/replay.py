@@ -195,7 +195,7 @@ def plan(
         )
     jobs: list[Job] = []
     tasks: dict[tuple[str, str], Task] = {}
-    versions: dict[str, int] = {}
+    backends: dict[str, SuiteBackend] = {}
     taken: dict[tuple[str, str], int] = {}
     for path in files:
         try:
@@ -206,14 +206,15 @@ def plan(
             said(f"left out {path.name} of {path.parent.name}: {error}")
             continue
         key = record.key
-        if key.suite not in versions:
-            suite = registry.suite(key.suite, options).suite
-            versions[key.suite] = suite.version
-            tasks.update({(key.suite, task.name): task for task in suite.tasks})
-        if record.suite_version != versions[key.suite]:
+        if key.suite not in backends:
+            backends[key.suite] = registry.suite(key.suite, options)
+            known = backends[key.suite].suite.tasks
+            tasks.update({(key.suite, task.name): task for task in known})
+        version = backends[key.suite].suite.version
+        if record.suite_version != version:
             raise ConfigurationMismatch(
                 f"the run has episodes of {key.suite} version {record.suite_version}, but this "
-                f"wamsim has version {versions[key.suite]}, whose pictures would not be those "
+                f"wamsim has version {version}, whose pictures would not be those "
                 f"that the policy saw. Draw them with the wamsim that recorded them. "
                 f"Episode: {path}"
             )
@@ -227,7 +228,7 @@ def plan(
         elif wanted == "failures" and record.outcome is not Outcome.FAILURE:
             continue
         video = out / key.suite / key.task / f"{key.index:05d}-{record.outcome.value}.mp4"
-        task = variant(registry.suite(key.suite, options), tasks[place], key)
+        task = variant(backends[key.suite], tasks[place], key)
         jobs.append(Job(episode=path, record=record, task=task, video=video))
     return jobs
 

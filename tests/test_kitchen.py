@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from episode_doubles import record
 
+from envs.evaluation import Resources
 from envs.goals import check, holds, parse
+from envs.illustrating import SceneIllustrator
 from envs.kitchen.layouts import (
     DEPTH,
     LAYOUTS,
@@ -181,3 +184,18 @@ def test_no_task_is_done_at_its_start(backend: KitchenBackend, name: str) -> Non
                 assert np.linalg.norm(speed) < 0.05
                 assert sim.world.position(thing)[2] > 0.7
         assert holds(goal, sim.world) is sim.success()
+
+
+def test_the_viewer_draws_the_scene_of_the_trial(
+    backend: KitchenBackend, resources: Resources
+) -> None:
+    illustrator = SceneIllustrator(resources)
+    task = backend.suite.tasks[0]
+    config = {"suites": {"kitchen": 1}, "policy": {"family": "hold", "options": {}}}
+    found = {}
+    for index in (0, 10):  # evaluation takes ten trials a scene
+        key = EpisodeKey("kitchen", task.name, index)
+        shown = illustrator.task(config, record(key=key, suite_version=1))
+        assert shown == backend.variant(task, key)
+        found[index] = shown.scene_id
+    assert found[0] != found[10]
