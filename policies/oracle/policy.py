@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import time
-import weakref
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from envs.goals import Predicate, parse
 from envs.scene import Scene
@@ -18,6 +13,7 @@ from policies.oracle.memory import Memory
 from policies.oracle.motion import Reference
 from policies.oracle.planner import LEAVING, MOVING_A_JOINT, PLACING, Subgoal, check, plan
 from policies.oracle.room import at_stop, drawer, is_cramped, swings
+from policies.oracle.rows import PerScene, answer, oracle_card
 from policies.oracle.skills.base import DONE, MOVING, Progress, Skill, look_again
 from policies.oracle.skills.carrying import Carrying
 from policies.oracle.skills.leaving import Leaving
@@ -25,7 +21,7 @@ from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
 from policies.oracle.tracking import patience_for, roll
 from policies.oracle.view import View
-from wamsim.contracts import Observation, Policy, PolicyCard, Prediction, PrivilegedState, Task
+from wamsim.contracts import Observation, Policy, Prediction, PrivilegedState, Task
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, ActionConvention
 from wamsim.errors import ConventionMismatch, PolicyFault
 
@@ -55,16 +51,8 @@ class Oracle:
 
     def __init__(self, config: OracleConfig) -> None:
         self._config = config
-        self._stages: dict[int, _Stage] = {}  # by scene object, for as long as it lives
-        self.card = PolicyCard(
-            name="oracle",
-            action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
-            horizon=config.execute,
-            execute=config.execute,
-            privileged=True,
-            row_batch=False,
-            notes="scripted expert with privileged state; for demonstrations and checks",
-        )
+        self._stages = PerScene(_Stage)
+        self.card = oracle_card(config, DELTA_EEF_GRIPPER_CLOSE_POSITIVE)
 
     def speaking(self, action: ActionConvention) -> Policy:
         """The oracle for robots that understand another convention.
@@ -102,38 +90,12 @@ class Oracle:
         Raises:
             PolicyFault: No privileged state.
         """
-        began = time.perf_counter()
-        if obs.state is None:
-            raise PolicyFault(
-                "the oracle needs privileged state, and the observation has none. "
-                "Let the harness fill Observation.state (PolicyCard.privileged)."
-            )
-        hold = np.asarray(self.card.action.hold, np.float32)
-        actions = np.tile(hold, (obs.batch, self.card.horizon, 1))
-        intended = actions.copy()
-        memory: list[Any] = [None] * obs.batch
-        faults: dict[int, str] = {}
-        for row, state in enumerate(obs.state):
-            if state is None or not obs.valid[row]:
-                continue
-            try:
-                actions[row], intended[row], memory[row] = self._row(
-                    state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
-                )
-            except PolicyFault as fault:
-                faults[row] = str(fault)
-        return Prediction(
-            actions=actions,
-            intended=intended if self._config.noise else None,
-            memory=memory,
-            timings={"plan": time.perf_counter() - began},
-            faults=faults,
-        )
+        return answer(obs, self.card, self._config, self._row)
 
     def _row(
         self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
     ) -> tuple[Array, Array, Memory]:
-        stage = self._stage(state.scene)
+        stage = self._stages.of(state.scene)
         with stage.view.showing(state) as view:
             if memory is None:
                 memory = _begin(view, state, seed)
@@ -143,15 +105,6 @@ class Oracle:
             return roll(
                 view, state, memory, step, self.card.horizon, config.noise, config.noise_floor
             )
-
-    def _stage(self, scene: Scene) -> _Stage:
-        number = id(scene)
-        found = self._stages.get(number)
-        if found is None:
-            self._stages[number] = found = _Stage(scene)
-            # When its owner drops the scene, so do we: a LIBERO model takes 100 to 180 MB.
-            weakref.finalize(scene, self._stages.pop, number, None).atexit = False
-        return found
 
 
 def _begin(view: View, state: PrivilegedState, seed: int) -> Memory:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import time
-import weakref
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from envs.goals import parse
-from envs.scene import Scene
 from policies.oracle.config import OracleConfig
 from policies.oracle.geometry import Array, to_quaternion
 from policies.oracle.motion import perturbation
+from policies.oracle.rows import PerScene, answer, oracle_card
 from policies.oracle.two_arms import tools
 from policies.oracle.two_arms.desk import Desk, Plan
 from policies.oracle.two_arms.jobs import Jobs, conjuncts
 from policies.oracle.two_arms.script import ROW
 from policies.oracle.two_arms.view import View
-from wamsim.contracts import Observation, PolicyCard, Prediction, PrivilegedState, Task
+from wamsim.contracts import Observation, Prediction, PrivilegedState, Task
 from wamsim.conventions import (
     ALOHA_JOINTS_GRIPPER_OPEN_FRACTION,
     DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION,
@@ -60,16 +57,8 @@ class TwoArmOracle:
 
     def __init__(self, config: OracleConfig, action: ActionConvention) -> None:
         self._config = config
-        self._views: dict[int, View] = {}  # by scene object, for as long as it lives
-        self.card = PolicyCard(
-            name="oracle",
-            action=action,
-            horizon=config.execute,
-            execute=config.execute,
-            privileged=True,
-            row_batch=False,
-            notes="scripted expert with privileged state; for demonstrations and checks",
-        )
+        self._views = PerScene(View)
+        self.card = oracle_card(config, action)
 
     def check_task(self, task: Task) -> None:
         """Refuse a task whose goal asks for what no skill serves.
@@ -88,40 +77,14 @@ class TwoArmOracle:
         Raises:
             PolicyFault: No privileged state.
         """
-        began = time.perf_counter()
-        if obs.state is None:
-            raise PolicyFault(
-                "the oracle needs privileged state, and the observation has none. "
-                "Let the harness fill Observation.state (PolicyCard.privileged)."
-            )
-        hold = np.asarray(self.card.action.hold, np.float32)
-        actions = np.tile(hold, (obs.batch, self.card.horizon, 1))
-        intended = actions.copy()
-        memory: list[Any] = [None] * obs.batch
-        faults: dict[int, str] = {}
-        for row, state in enumerate(obs.state):
-            if state is None or not obs.valid[row]:
-                continue
-            try:
-                actions[row], intended[row], memory[row] = self._row(
-                    state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
-                )
-            except PolicyFault as fault:
-                faults[row] = str(fault)
-        return Prediction(
-            actions=actions,
-            intended=intended if self._config.noise else None,
-            memory=memory,
-            timings={"plan": time.perf_counter() - began},
-            faults=faults,
-        )
+        return answer(obs, self.card, self._config, self._row)
 
     def _row(
         self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
     ) -> tuple[Array, Array, Memory]:
         if memory is None:
             memory = Memory(seed=seed, actions=np.empty((0, ROW)), at=0, missed=0, label="")
-        view = self._view(state.scene)
+        view = self._views.of(state.scene)
         if memory.at >= len(memory.actions):
             with view.showing(state):
                 memory = _plan(view, state, memory)
@@ -142,14 +105,6 @@ class TwoArmOracle:
             with view.showing(state):
                 rows, meant = _as_poses(view, rows), _as_poses(view, meant)
         return rows, meant, memory
-
-    def _view(self, scene: Scene) -> View:
-        number = id(scene)
-        found = self._views.get(number)
-        if found is None:
-            self._views[number] = found = View(scene)
-            weakref.finalize(scene, self._views.pop, number, None).atexit = False
-        return found
 
 
 def _plan(view: View, state: PrivilegedState, memory: Memory) -> Memory:
