@@ -36,6 +36,9 @@ pytestmark = [pytest.mark.sim, pytest.mark.browser]
 PLACE = f"{SUITE}/{TASK}/0"
 WAIT_MS = 30_000  # a loaded machine draws the first picture of a scene in seconds
 
+soon = playwright.expect  # looks until it is so: a page follows its address a moment later
+soon.set_options(timeout=WAIT_MS)
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, scene_cache_dir: Path) -> Path:
@@ -128,10 +131,10 @@ def frames_shown(page: Any, fps: int = 20) -> list[int]:
 def test_runs_open_and_lead_to_an_episode(address: str, open_page: Open) -> None:
     page = open_page(address)
     page.get_by_role("link", name="oracle (privileged)").first.wait_for()
-    assert page.locator("tbody tr[data-key]").count() == 5
+    soon(page.locator("tbody tr[data-key]")).to_have_count(5)
     page.get_by_role("searchbox").fill("pixels")
-    page.wait_for_function("() => document.querySelectorAll('tbody tr[data-key]').length === 1")
-    assert "q=pixels" in page.url
+    soon(page.locator("tbody tr[data-key]")).to_have_count(1)
+    page.wait_for_url("**q=pixels**")
     page.locator("tbody a.row-link").click()
     page.wait_for_url("**/#/run/pixels**")
     page.locator("tbody a.row-link", has_text="put can in basket").click()
@@ -156,8 +159,8 @@ def test_two_policies_are_compared_on_one_episode(
     assert record.success_step is not None
     oracle.get_by_text(f"success at {record.success_step}").wait_for()
     drawn.get_by_text("failure at 16").wait_for()
-    assert "won" in (oracle.get_attribute("class") or "")
-    assert "won" not in (drawn.get_attribute("class") or "")
+    soon(oracle).to_have_class(re.compile(r"\bwon\b"))
+    soon(drawn).not_to_have_class(re.compile(r"\bwon\b"))
 
 
 def test_keys_scrub(address: str, runs: Path, open_page: Open) -> None:
@@ -244,7 +247,6 @@ def test_a_deep_link_is_the_whole_state(address: str, open_page: Open) -> None:
         videos_ready(page, 2)
     page.goto(address + "#/runs?q=drawn&sort=-latency")
     # the same document goes on with the new address: what it shows follows a moment later
-    soon = playwright.expect
     soon(page.get_by_role("searchbox")).to_have_value("drawn")
     head = page.get_by_role("columnheader", name="Latency")
     soon(head).to_have_attribute("aria-sort", "descending")
@@ -261,7 +263,7 @@ def test_imagined_frames_stand_beside_real_ones(
     page.locator(".sheet .cell").first.wait_for()
     heads = page.locator('.sheet th[scope="row"]').all_inner_texts()
     assert [head.split("\n")[0] for head in heads][:3] == ["Real", "Imagined", "Difference"]
-    assert page.get_by_text(kind).count() >= 1
+    soon(page.get_by_text(kind).first).to_be_visible()
     document = page.evaluate(
         "(name) => fetch(name).then((r) => r.json())", f"data/episode/{run}/{PLACE}.json"
     )
@@ -282,7 +284,7 @@ def test_imagined_frames_stand_beside_real_ones(
     queries = len(document["imagination"][0]["steps"])
     page.keyboard.press("ArrowRight")
     page.get_by_role("heading", name=f"Query 2 of {queries},").wait_for()
-    assert "q=1" in page.url
+    page.wait_for_url("**q=1**")
     page.keyboard.press("Home")
     page.get_by_role("heading", name=f"Query 1 of {queries},").wait_for()
     plot = page.locator(".plot.tall").nth(1)
@@ -318,7 +320,7 @@ def test_a_paired_difference_shows_on_focus(address: str, open_page: Open) -> No
     tip = page.get_by_role("tooltip")
     # One shared episode, which the oracle alone solves: exact McNemar gives p = 1.
     tip.get_by_text("+100.0").wait_for()
-    assert "p = 1.000" in tip.inner_text()
+    soon(tip).to_contain_text("p = 1.000")
     page.keyboard.press("Escape")
     tip.wait_for(state="hidden")
 
