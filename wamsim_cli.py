@@ -53,6 +53,10 @@ Cache = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")]
+SuiteSet = Annotated[
+    list[str] | None,
+    typer.Option("--suite-set", help="Option of the suite, key=value (`wamsim list options`)."),
+]
 Workers = Annotated[
     int, typer.Option("--workers", "-w", min=0, help="Simulation processes; 0: one per core.")
 ]
@@ -121,6 +125,7 @@ def evaluate_command(
         str, typer.Option(help="per_episode, or openvla: LIBERO's generator seeded once per task.")
     ] = "per_episode",
     wording: Annotated[int, typer.Option(min=0, help="0: own instruction, 1..: paraphrases.")] = 0,
+    suite_set: SuiteSet = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="The genuine robosuite loop's solver passes.")
     ] = False,
@@ -171,6 +176,7 @@ def evaluate_command(
         protocol=protocol,
         reset_mode=reset_mode,
         wording=wording,
+        suite_set=_options(suite_set or [], "--suite-set", "layout=galley"),
     )
     resources = _resources(cache, libero_assets, workers, slots)
     _, _, versions = plan(config, resources, episodes=episodes, tasks=task or (), first=first)
@@ -229,7 +235,7 @@ def _recorded_seed(choice: registry.PolicyChoice) -> int:
     return int(read_run(Path(run)).config.get("seed", 0))
 
 
-LISTS = ("suites", "tasks", "policies", "world-models", "protocols")
+LISTS = ("suites", "tasks", "options", "policies", "world-models", "protocols")
 
 
 @app.command(name="train")
@@ -414,15 +420,20 @@ def list_command(
     pictures: Annotated[
         Path | None, typer.Option(help="For tasks: draw a sheet of each suite into this folder.")
     ] = None,
+    suite_set: SuiteSet = None,
     cache: Cache = None,
     libero_assets: Assets = None,
 ) -> None:
-    """List suites, tasks, policies, world models or protocols."""
+    """List suites, tasks, suites' options, policies, world models or protocols."""
     _import_simulator()
-    from envs.scene import SuiteOptions
+    from envs.scene import Choosable, SuiteOptions, pairs
     from wamsim.errors import nearest
 
-    options = SuiteOptions(cache_dir=cache or default_cache_dir(), libero_assets=libero_assets)
+    options = SuiteOptions(
+        cache_dir=cache or default_cache_dir(),
+        libero_assets=libero_assets,
+        chosen=pairs(_options(suite_set or [], "--suite-set", "layout=galley")),
+    )
     if what == "suites":
         table = Table("suite", "tasks", "step limit", "cameras", "reference", box=None)
         for name in registry.suite_names():
@@ -457,6 +468,15 @@ def list_command(
             for task in registry.suite(name, options).suite.tasks:
                 table.add_row(name, str(task.index), task.name, task.instruction, task.goal)
         console.print(table)
+    elif what == "options":
+        table = Table("suite", "option", "values", box=None)
+        for name in registry.expand_suites(suite) if suite else registry.suite_names():
+            backend = registry.suite(name, options)
+            choices = backend.choices if isinstance(backend, Choosable) else {}
+            for option, values in choices.items():
+                table.add_row(name, option, ", ".join(values))
+        console.print(table)
+        console.print("Choose with --suite-set OPTION=VALUE; without, the suite's own protocol.")
     elif what == "policies":
         table = Table("policy", "variants", "what it is", box=None)
         for name in registry.policy_names():
@@ -853,7 +873,10 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except WamsimError as error:
-        Console(stderr=True).print(f"[bold red]wamsim:[/] {escape(str(error))}", highlight=False)
+        # not wrapped by us: a sentence may hold a line to paste
+        Console(stderr=True).print(
+            f"[bold red]wamsim:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         raise SystemExit(2) from None
 
 

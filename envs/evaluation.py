@@ -18,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from envs.pool import Pool
-from envs.scene import SuiteOptions
+from envs.replay import standard_cameras
+from envs.scene import SuiteOptions, pairs
 from wamsim import provenance, registry
-from wamsim.contracts import EpisodeKey, Outcome, Policy, Task, WorldModel
-from wamsim.errors import WamsimError, nearest
+from wamsim.advice import for_another_suite
+from wamsim.contracts import EpisodeKey, Outcome, Policy, PolicyCard, Task, WorldModel
+from wamsim.dreaming import check_world_model
+from wamsim.errors import ConventionMismatch, UnknownName, WamsimError, nearest
 from wamsim.fitting import check_fit, fitted
 from wamsim.folders import default_cache_dir
 from wamsim.registry import PolicyChoice
@@ -44,6 +47,8 @@ class EvalConfig:
         protocol: A published protocol's wait steps and step limits, or None.
         reset_mode: See `SuiteOptions`.
         wording: 0 for the tasks' own instructions, 1.. for paraphrases.
+        suite_set: Choices among the suites' own options (see `SuiteOptions.chosen`); every
+            suite of the run must have them all.
     """
 
     policy: PolicyChoice
@@ -56,6 +61,7 @@ class EvalConfig:
     protocol: str | None = None
     reset_mode: str = "per_episode"
     wording: int = 0
+    suite_set: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -69,6 +75,8 @@ class EvalConfig:
         out["policy"] = self.policy.described()
         out["imagine_with"] = self.imagine_with.described() if self.imagine_with else None
         out["suites"] = {name: versions[name] for name in self.suites}
+        if not self.suite_set:  # as runs were before there were such options: they go on
+            del out["suite_set"]
         return out
 
 
@@ -116,6 +124,7 @@ def suite_options(config: EvalConfig, resources: Resources) -> SuiteOptions:
         reset_mode=config.reset_mode,
         protocol=config.protocol,
         wording=config.wording,
+        chosen=pairs(config.suite_set),
     )
 
 
@@ -196,10 +205,17 @@ def evaluate(
     keys, chosen, versions = plan(config, resources, episodes=episodes, tasks=tasks, first=first)
     mapping = config.mapping(versions)
     out = out or default_out(config, mapping)
+    named = policy is None
     policy = fitted(policy or registry.make_policy(config.policy), list(chosen.values()))
     for task in chosen.values():
-        check_fit(policy, task)
-    world_model = registry.make_world_model(config.imagine_with) if config.imagine_with else None
+        try:
+            check_fit(policy, task)
+        except (UnknownName, ConventionMismatch) as misfit:
+            if not named:  # an object of the caller's own: no name stands for its like
+                raise
+            cameras = standard_cameras(task)
+            raise for_another_suite(misfit, config.policy, policy.card, task, cameras) from misfit
+    world_model = _world_model(config, policy.card, list(chosen.values()))
     options = RolloutOptions(run_seed=config.seed, batch=config.batch, imagine=config.imagine)
     views = look_plan(policy.card, options, world_model).views
     began = time.perf_counter()
@@ -241,6 +257,22 @@ def evaluate(
     return EvalResult(
         folder=out, accounts=accounts, resumed=len(keys) - len(left), messages=messages
     )
+
+
+def _world_model(config: EvalConfig, card: PolicyCard, tasks: Sequence[Task]) -> WorldModel | None:
+    """Build the world model that foresees beside a policy, and check that it fits."""
+    if config.imagine_with is None:
+        return None
+    model = registry.make_world_model(config.imagine_with)
+    for task in tasks:
+        try:
+            check_world_model(model, card, task)
+        except (UnknownName, ConventionMismatch) as misfit:
+            raise for_another_suite(
+                misfit, config.imagine_with, model.card, task, standard_cameras(task),
+                beside=config.policy.name,
+            ) from misfit  # fmt: skip
+    return model
 
 
 def closed_loop(

@@ -21,7 +21,7 @@ from envs import goals
 from envs.rendering import Painter
 from envs.replay import standard_cameras
 from envs.runtime import Look, Simulation, shoot
-from envs.scene import Scene, SuiteOptions, variant
+from envs.scene import Scene, SuiteOptions, pairs, variant
 from wamsim import registry
 from wamsim.contracts import EpisodeKey, Task
 from wamsim.errors import RenderingUnavailable, UnknownName, nearest
@@ -58,6 +58,7 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
             cache folder.
         exact: See `envs.runtime.Simulation`.
         protocol, reset_mode, wording: See `envs.scene.SuiteOptions`.
+        suite_set: Choices among the suite's own options, as ``--suite-set`` of an evaluation.
 
     Attributes:
         task: The `wamsim.contracts.Task`.
@@ -84,6 +85,7 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         protocol: str | None = None,
         reset_mode: str = "per_episode",
         wording: int = 0,
+        suite_set: Mapping[str, str] | None = None,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r}, expected None or 'rgb_array'")
@@ -95,6 +97,7 @@ class WamsimEnv(gymnasium.Env[Any, NDArray[np.float32]]):
                 protocol=protocol,
                 reset_mode=reset_mode,
                 wording=wording,
+                chosen=pairs(suite_set or {}),
             ),
         )
         self.task = _find(self._backend.suite.tasks, task, suite)

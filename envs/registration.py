@@ -42,12 +42,13 @@ SUITES: dict[str, Listed] = {
     "tabletop_spatial": Listed(tasks=7),
     "tabletop_goal": Listed(tasks=8),
     "tabletop_long": Listed(tasks=6),
-    "kitchen": Listed(tasks=24),  # ours: envs/kitchen/tasks.py
+    "kitchen": Listed(tasks=24, version=2),  # ours: envs/kitchen/tasks.py
+    "kitchen_mobile": Listed(tasks=1, version=2),  # ours: envs/kitchen/mobile.py
     # ours: envs/bimanual/tasks.py
-    "bimanual_clean": Listed(tasks=12),
-    "bimanual_randomized": Listed(tasks=12),
-    "bimanual_clean_eef": Listed(tasks=12),
-    "bimanual_randomized_eef": Listed(tasks=12),
+    "bimanual_clean": Listed(tasks=12, version=2),
+    "bimanual_randomized": Listed(tasks=12, version=2),
+    "bimanual_clean_eef": Listed(tasks=12, version=2),
+    "bimanual_randomized_eef": Listed(tasks=12, version=2),
 }
 
 

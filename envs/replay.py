@@ -166,12 +166,13 @@ def make_videos(
 
 def suite_options(config: Any, resources: Resources) -> SuiteOptions:
     """Give what the suites of a recorded run were built with (see `EvalConfig.mapping`)."""
-    from envs.scene import SuiteOptions
+    from envs.scene import SuiteOptions, pairs
 
     names = ("reset_mode", "protocol", "wording")
     return SuiteOptions(
         cache_dir=resources.cache_dir,
         libero_assets=resources.libero_assets,
+        chosen=pairs(config.get("suite_set", {})),
         **{name: config[name] for name in names if name in config},
     )
 
@@ -318,7 +319,7 @@ def check_cameras(cameras: Sequence[str], task: Task) -> None:
 
 
 def standard_cameras(task: Task) -> tuple[str, ...]:
-    """Give the cameras that videos of a task show unless somebody names others."""
+    """Give the cameras that policies look through, and so what videos of a task show."""
     # Other suites put what their policies look through first: two views or two wrists beside.
     return CAMERAS if set(CAMERAS) <= set(task.cameras) else task.cameras[:3]
 

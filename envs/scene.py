@@ -314,6 +314,8 @@ class SuiteOptions:
             one reset per trial, as published evaluation scripts do.
         protocol: Name of a published protocol (wait steps, step limits, seed), or None.
         wording: 0 is the task's own instruction, 1.. its paraphrases.
+        chosen: What the user has chosen of a suite's own options (`Choosable`), as sorted
+            (option, value) pairs: hashable, and equal however they were given.
     """
 
     cache_dir: Path
@@ -321,6 +323,27 @@ class SuiteOptions:
     reset_mode: str = "per_episode"
     protocol: str | None = None
     wording: int = 0
+    chosen: tuple[tuple[str, str], ...] = ()
+
+    def choice(self, option: str) -> str | None:
+        """What was chosen of an option; None where nothing was."""
+        return dict(self.chosen).get(option)
+
+
+def pairs(choices: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Give choices as `SuiteOptions.chosen` has them."""
+    return tuple(sorted(choices.items()))
+
+
+@runtime_checkable
+class Choosable(Protocol):
+    """A suite with options of its own (``--suite-set``); others refuse every choice.
+
+    Attributes:
+        choices: Option -> values, for listings; what each means is the suite's to say.
+    """
+
+    choices: Mapping[str, tuple[str, ...]]
 
 
 @runtime_checkable

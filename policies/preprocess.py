@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wamsim.contracts import Frames
+from wamsim.conventions import ActionConvention
 
 
 class Resample(enum.Enum):
@@ -86,27 +87,31 @@ def _centre_crop(image: Image.Image, share: float) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True)
 class GripperSteps:
-    """What happens to the gripper channel of a model's actions, in this order.
+    """What happens to the gripper channels of a model's actions, in this order.
 
     Attributes:
         from_unit: Model gives 0..1: x becomes 2 x - 1.
         flip: Change the sign (a data set whose 1 means open).
-        binarise: Keep only the sign.
+        binarise: Put every switch of the convention (not only grippers) to the bound on its
+            side of the middle; between -1 and 1 that keeps only the sign.
     """
 
     from_unit: bool = False
     flip: bool = False
     binarise: bool = False
 
-    def apply(self, actions: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Process the last channel of [..., A]."""
+    def apply(
+        self, actions: NDArray[np.float32], convention: ActionConvention
+    ) -> NDArray[np.float32]:
+        """Process [..., A] of a convention."""
         out = actions.copy()
-        grip = out[..., -1]
-        if self.from_unit:
-            grip = 2.0 * grip - 1.0
-        if self.flip:
-            grip = -grip
-        if self.binarise:
-            grip = np.sign(grip)
-        out[..., -1] = grip
+        for channel in convention.grippers:
+            if self.from_unit:
+                out[..., channel] = 2.0 * out[..., channel] - 1.0
+            if self.flip:
+                out[..., channel] = -out[..., channel]
+        for channel in convention.switched if self.binarise else ():
+            low, high = convention.low[channel], convention.high[channel]
+            side = np.sign(out[..., channel] - (low + high) / 2.0)
+            out[..., channel] = (low + high) / 2.0 + (high - low) / 2.0 * side
         return out

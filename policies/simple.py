@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wamsim.contracts import Observation, Policy, PolicyCard, Prediction
-from wamsim.conventions import ACTIONS, DELTA_EEF_GRIPPER_CLOSE_POSITIVE, ActionConvention, Gripper
+from wamsim.conventions import ACTIONS, DELTA_EEF_GRIPPER_CLOSE_POSITIVE, ActionConvention
 from wamsim.errors import nearest
 from wamsim.registry import PolicyFamily
 from wamsim.seeding import generator
@@ -71,13 +71,12 @@ class RandomPolicy:
         """Draw a chunk for every row."""
         convention = self.card.action
         low, high = np.array(convention.low), np.array(convention.high)
-        grips = _gripper_channels(convention)
         actions = np.empty((obs.batch, self.card.horizon, convention.dim), np.float32)
         for row, seed in enumerate(obs.seed):
             rng = generator(int(seed))
             actions[row] = rng.uniform(low, high, (self.card.horizon, convention.dim))
             # Fingers need many steps for a stroke: a sign per step would only make them tremble.
-            for channel in grips:
+            for channel in convention.grippers:
                 actions[row, :, channel] = rng.choice([low[channel], high[channel]])
         return Prediction(actions=actions)
 
@@ -97,12 +96,6 @@ class HoldPolicy:
         """Hold, in every row."""
         hold = np.asarray(self.card.action.hold, np.float32)
         return Prediction(actions=np.tile(hold, (obs.batch, self.card.horizon, 1)))
-
-
-def _gripper_channels(convention: ActionConvention) -> list[int]:
-    if convention.gripper is Gripper.NONE:
-        return []
-    return [i for i, label in enumerate(convention.labels) if "gripper" in label]
 
 
 def _make_random(variant: str, config: Any) -> Policy:

@@ -110,6 +110,18 @@ def _contents(folder: Path) -> dict[str, bytes]:
          "'crystal_ball'"),
         (["list", "suits"], "unknown list 'suits'. Did you mean 'suites'"),
         (["list", "tasks", "-s", "libro"], "unknown suite 'libro'. Did you mean 'libero'"),
+        (
+            ["eval", "-p", "oracle", "-s", "kitchen", "--suite-set", "layout=gally"],
+            "unknown layout of kitchen 'gally'. Did you mean 'galley'",
+        ),
+        (
+            ["eval", "-p", "oracle", "-s", "tabletop", "--suite-set", "layout=galley"],
+            "unknown option of suite 'tabletop_object' 'layout'. It has no options.",
+        ),
+        (
+            ["eval", "-p", "oracle", "-s", "kitchen", "--suite-set", "galley"],
+            "--suite-set 'galley' is not of the form key=value, e.g. --suite-set layout=galley",
+        ),
         (["show", "nowhere"], "no run folder: it has no run.json"),
         (["leaderboard", "nowhere"], "no run folder: it has no run.json"),
     ],
@@ -182,6 +194,18 @@ def test_list_tasks_of_a_suite(wamsim: Callable[..., Done]) -> None:
 def test_list_tasks_of_all_suites(wamsim: Callable[..., Done]) -> None:
     done = wamsim("list", "tasks")
     assert sum(row[0].startswith("libero_") for row in done.rows() if row) == 130
+
+
+def test_list_options_of_the_suites_that_have_some(wamsim: Callable[..., Done]) -> None:
+    listed = [row for row in wamsim("list", "options").rows()[1:] if row]
+    names = {tuple(row[:2]) for row in listed if row[0] != "Choose"}
+    assert names == {
+        ("kitchen", "layout"), ("kitchen", "style"),
+        ("kitchen_mobile", "layout"), ("kitchen_mobile", "style"),
+        ("bimanual_randomized", "randomization"), ("bimanual_randomized_eef", "randomization"),
+    }  # fmt: skip
+    (row,) = (row for row in listed if row[:2] == ["kitchen", "layout"])
+    assert "wraparound" in row
 
 
 def test_list_policies_and_protocols(wamsim: Callable[..., Done]) -> None:

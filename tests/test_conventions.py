@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation as Scipy
 from wamsim.conventions import (
     ACTION_CONVERTERS,
     ACTIONS,
+    ALOHA_JOINTS_GRIPPER_OPEN_FRACTION,
     ALOHA_STATE,
     DELTA_EEF_BASE_TORSO_MODE,
     DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
@@ -21,7 +22,9 @@ from wamsim.conventions import (
     JOINTS_GRIPPER,
     PANDA_BASE_STATE,
     PANDA_STATE,
+    PROPRIO_BESIDE,
     PROPRIOS,
+    Gripper,
     Orientation,
     RobotStateLayout,
     action_converter,
@@ -184,6 +187,23 @@ def test_every_action_convention_is_whole(convention) -> None:
     assert all(a <= h <= b for a, h, b in zip(
         convention.low, convention.hold, convention.high, strict=True
     ))  # fmt: skip
+
+
+def test_which_channels_grip_switch_and_change() -> None:
+    base, joints = DELTA_EEF_BASE_TORSO_MODE, ALOHA_JOINTS_GRIPPER_OPEN_FRACTION
+    assert (CLOSE.grippers, CLOSE.switched, CLOSE.changes) == ([6], [6], list(range(6)))
+    assert (base.grippers, base.switched) == ([6], [6, 11])
+    assert base.changes == [0, 1, 2, 3, 4, 5, 7, 8, 9, 10]
+    # absolute targets: the grippers', too, of which half open is one
+    assert (joints.grippers, joints.switched, joints.changes) == ([6, 13], [], [])
+    assert dataclasses.replace(CLOSE, gripper=Gripper.NONE).grippers == []
+    with pytest.raises(ValueError, match="switches must be among the labels"):
+        dataclasses.replace(CLOSE, switches=("mode",))
+
+
+def test_beside_every_action_stands_a_proprioception() -> None:
+    assert set(PROPRIO_BESIDE) == set(ACTIONS)
+    assert all(PROPRIOS[c.name] is c for c in PROPRIO_BESIDE.values())
 
 
 def test_unequal_lengths_are_refused() -> None:

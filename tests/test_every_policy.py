@@ -5,25 +5,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from short_runs import check, run
 
-from envs.pool import Pool
 from envs.scene import SuiteOptions
 from wamsim import registry
-from wamsim.contracts import EpisodeKey, Task
-from wamsim.episode import Episode, arrays_equal, read_episode
+from wamsim.episode import arrays_equal
 from wamsim.fitting import check_fit
-from wamsim.rollout import Rollout, RolloutOptions, look_plan
-from wamsim.run_folder import RunFolder
 
 pytestmark = pytest.mark.sim
-
-QUERIES = 2
-SUITE = "tabletop_object"
 
 
 def every(*, variants: bool) -> list[str]:
@@ -34,53 +27,6 @@ def every(*, variants: bool) -> list[str]:
         known = registry.family(name).variants
         out += [f"{name}:{v}" for v in known] if variants and known else [name]
     return out
-
-
-class ShortPool(Pool):
-    """A pool whose episodes end after a few queries."""
-
-    max_steps = 8
-
-    def task(self, suite: str, name: str) -> Task:
-        return dataclasses.replace(super().task(suite, name), max_steps=self.max_steps)
-
-
-def run(
-    name: str, out: Path, cache: Path, *, workers: int = 1, slots: int = 1, episodes: int = 1,
-    world: str | None = None,
-) -> list[Episode]:  # fmt: skip
-    policy = registry.make_policy(registry.choose_policy(name))
-    model = registry.make_world_model(registry.choose_world_model(world)) if world else None
-    options = RolloutOptions(batch=2, imagine=True)
-    with ShortPool(
-        (SUITE,),
-        SuiteOptions(cache_dir=cache),
-        views=look_plan(policy.card, options, model).views,
-        workers=workers,
-        slots=slots,
-    ) as pool:
-        pool.max_steps = QUERIES * policy.card.execute
-        task = pool.backend(SUITE).suite.tasks[0]
-        keys = [EpisodeKey(SUITE, task.name, i) for i in range(episodes)]
-        with RunFolder.open(out, {"policy": name}, {}, planned=keys) as folder:
-            Rollout(policy, pool, folder, options, world_model=model).run(keys, {SUITE: 1})
-            return [read_episode(path) for path in folder.finished().episodes.values()]
-
-
-def check(episode: Episode, card_horizons: tuple[int, ...] | None, execute: int) -> None:
-    arrays = episode.arrays
-    assert np.isfinite(arrays["actions"]).all()
-    assert list(arrays["query_steps"]) == [q * execute for q in range(QUERIES)]
-    if card_horizons is None:
-        assert "imagined_latents" not in arrays
-        return
-    latents, real = arrays["imagined_latents"], arrays["real_latents"]
-    assert latents.shape == real.shape == arrays["still_latents"].shape
-    assert latents.shape[:2] == (QUERIES, len(card_horizons))
-    assert np.isfinite(latents).all()
-    assert np.isfinite(real).all()
-    expected = [h <= execute for h in card_horizons]
-    assert arrays["imagined_executed"].tolist() == [expected] * QUERIES
 
 
 @pytest.mark.parametrize("name", every(variants=False))

@@ -144,9 +144,10 @@ def test_the_published_protocol_is_in_the_configuration() -> None:
     assert config.orientation is Orientation.MIRRORED
     assert config.images.size == (224, 224)
     # stored 1 opens; the suite closes with +1
-    np.testing.assert_array_equal(
-        config.gripper.apply(np.array([[0.9], [0.1]], np.float32)), [[-1.0], [1.0]]
-    )
+    stored = np.array([[0.2] * 6 + [0.9], [0.2] * 6 + [0.1]], np.float32)
+    ours = config.gripper.apply(stored, config.action_convention)
+    np.testing.assert_array_equal(ours[:, -1], [-1.0, 1.0])
+    np.testing.assert_array_equal(ours[:, :6], stored[:, :6])
     assert FastWamConfig.from_dict(config.to_dict()) == config
 
 

@@ -26,7 +26,7 @@ from envs.kitchen.objects import CATEGORIES, FOOD, instances
 from envs.kitchen.scenes import Spec, parse_id
 from envs.kitchen.styles import STYLES, style
 from envs.kitchen.suite import KitchenBackend
-from envs.kitchen.tasks import TASKS, variant
+from envs.kitchen.tasks import TASKS, VERSION, variant
 from envs.runtime import Simulation
 from envs.scene import SuiteOptions
 from wamsim.contracts import EpisodeKey
@@ -195,7 +195,7 @@ def test_the_viewer_draws_the_scene_of_the_trial(
     found = {}
     for index in (0, 10):  # evaluation takes ten trials a scene
         key = EpisodeKey("kitchen", task.name, index)
-        shown = illustrator.task(config, record(key=key, suite_version=1))
+        shown = illustrator.task(config, record(key=key, suite_version=VERSION))
         assert shown == backend.variant(task, key)
         found[index] = shown.scene_id
     assert found[0] != found[10]

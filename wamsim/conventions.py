@@ -60,6 +60,8 @@ class ActionConvention:
         rotation: How orientation channels are written.
         gripper: Meaning of the gripper channel(s).
         hold: The action that asks for no motion with an open gripper.
+        switches: Labels of channels that a model may binarise, each to the bound on its side
+            of the middle; what lies between means little or nothing there.
     """
 
     name: str
@@ -70,16 +72,37 @@ class ActionConvention:
     rotation: Rotation
     gripper: Gripper
     hold: tuple[float, ...]
+    switches: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.labels)
         if not len(self.low) == len(self.high) == len(self.hold) == n:
             raise ValueError(f"{self.name}: labels, low, high and hold must have equal length")
+        if not set(self.switches) <= set(self.labels):
+            raise ValueError(f"{self.name}: switches must be among the labels")
 
     @property
     def dim(self) -> int:
         """Number of channels."""
         return len(self.labels)
+
+    @property
+    def grippers(self) -> list[int]:
+        """Which channels move a gripper."""
+        if self.gripper is Gripper.NONE:
+            return []
+        return [i for i, label in enumerate(self.labels) if "gripper" in label]
+
+    @property
+    def switched(self) -> list[int]:
+        """Which channels are `switches`."""
+        return [self.labels.index(label) for label in self.switches]
+
+    @property
+    def changes(self) -> list[int]:
+        """Which channels ask for a change, so that 0 in them asks for nothing."""
+        still = {*self.grippers, *self.switched}
+        return [i for i in range(self.dim) if self.delta and i not in still]
 
 
 DELTA_EEF_GRIPPER_CLOSE_POSITIVE = ActionConvention(
@@ -93,6 +116,7 @@ DELTA_EEF_GRIPPER_CLOSE_POSITIVE = ActionConvention(
     rotation=Rotation.AXIS_ANGLE,
     gripper=Gripper.CLOSE_POSITIVE,
     hold=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+    switches=("gripper",),
 )
 
 DELTA_EEF_GRIPPER_OPEN_POSITIVE = ActionConvention(
@@ -105,6 +129,7 @@ DELTA_EEF_GRIPPER_OPEN_POSITIVE = ActionConvention(
     rotation=Rotation.AXIS_ANGLE,
     gripper=Gripper.OPEN_POSITIVE,
     hold=(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+    switches=("gripper",),
 )
 
 DELTA_EEF_BASE_TORSO_MODE = ActionConvention(
@@ -121,6 +146,7 @@ DELTA_EEF_BASE_TORSO_MODE = ActionConvention(
     rotation=Rotation.AXIS_ANGLE,
     gripper=Gripper.CLOSE_POSITIVE,
     hold=(*DELTA_EEF_GRIPPER_CLOSE_POSITIVE.hold, 0.0, 0.0, 0.0, 0.0, -1.0),
+    switches=("gripper", "mode"),
 )
 
 _VX300S_JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
@@ -138,6 +164,7 @@ def _both(labels: tuple[str, ...]) -> tuple[str, ...]:
 ALOHA_JOINTS_GRIPPER_OPEN_FRACTION = ActionConvention(
     # RoboTwin's "qpos" layout (left arm 6, gripper, right arm 6, gripper) for the joints of
     # gym-aloha's ViperX pair: radians, absolute; another robot's joints are another convention.
+    # The grippers are targets like the joints, and half open is a place to be: no switches.
     name="ALOHA_JOINTS_GRIPPER_OPEN_FRACTION",
     labels=_both((*_VX300S_JOINTS, "gripper")),
     low=(*VX300S_LOW, 0.0) * 2,
@@ -288,6 +315,15 @@ PROPRIOS: dict[str, ProprioConvention] = {
         ALOHA_JOINTS_GRIPPER,
         DUAL_EEF_GRIPPER,
     )
+}
+
+# What a policy is usually told that speaks an action convention; a suggestion, never a default.
+PROPRIO_BESIDE: dict[str, ProprioConvention] = {
+    DELTA_EEF_GRIPPER_CLOSE_POSITIVE.name: EEF_AXIS_ANGLE_GRIPPER,
+    DELTA_EEF_GRIPPER_OPEN_POSITIVE.name: EEF_AXIS_ANGLE_GRIPPER,
+    DELTA_EEF_BASE_TORSO_MODE.name: EEF_IN_BASE_GRIPPER_BASE,
+    ALOHA_JOINTS_GRIPPER_OPEN_FRACTION.name: ALOHA_JOINTS_GRIPPER,
+    DUAL_EEF_POSE_GRIPPER_OPEN_FRACTION.name: DUAL_EEF_GRIPPER,
 }
 
 

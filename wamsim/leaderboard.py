@@ -214,8 +214,8 @@ def compare(a: RunSummary, b: RunSummary) -> dict[str, PairedComparison]:
         Suite id -> comparison; with more than one shared suite also "all".
 
     Raises:
-        ConfigurationMismatch: The runs' seeds or a suite's versions differ, so that equal
-            keys are not the same episodes; or they share no suite.
+        ConfigurationMismatch: The runs' seeds, a suite's versions or what was chosen of its
+            options differ, so that equal keys are not the same episodes; or they share no suite.
     """
     shared = [name for name in a.suites if name in b.suites]
     if not shared:
@@ -225,6 +225,8 @@ def compare(a: RunSummary, b: RunSummary) -> dict[str, PairedComparison]:
         )
     facts = [("seed", a.run_seed, b.run_seed)]
     facts += [(f"version of {n}", a.suites[n].version, b.suites[n].version) for n in shared]
+    chosen = [tuple(run.suites[n].chosen or "nothing" for run in (a, b)) for n in shared]
+    facts += [(f"--suite-set of {n}", *both) for n, both in zip(shared, chosen, strict=True)]
     for what, in_a, in_b in facts:
         if None not in (in_a, in_b) and in_a != in_b:
             raise ConfigurationMismatch(

@@ -107,11 +107,20 @@ def suite(name: str, options: Any) -> Any:
     Args:
         name: One registered suite.
         options: ``envs.scene.SuiteOptions``.
+
+    Raises:
+        UnknownName: There is no such suite, or it has no option of a name that was chosen.
     """
     points = _points("wamsim.suites")
     if name not in points:
         raise nearest(name, points, kind="suite", hint="`wamsim list suites` shows all.")
-    return points[name].load()(name, options)
+    backend = points[name].load()(name, options)
+    known = getattr(backend, "choices", {})
+    for option, _ in options.chosen:
+        if option not in known:
+            hint = "`wamsim list options` shows all." if known else "It has no options."
+            raise nearest(option, known, kind=f"option of suite {name!r}", hint=hint)
+    return backend
 
 
 def policy_names() -> tuple[str, ...]:

@@ -31,6 +31,8 @@ class SuiteSummary:
         tasks: Task -> counts, planned tasks without an episode included.
         missing: Task -> planned episodes that are not there; None when no plan is known.
         stand_in_visuals: True when any record says so.
+        chosen: What the user chose of the suite's own options (``--suite-set``), e.g.
+            "layout=galley,style=modern"; "" for the suite's own protocol.
     """
 
     name: str
@@ -38,11 +40,13 @@ class SuiteSummary:
     tasks: Mapping[str, SuccessSummary]
     missing: Mapping[str, int] | None
     stand_in_visuals: bool
+    chosen: str = ""
 
     @property
     def id(self) -> str:
-        """Name with version; numbers of different versions are not comparable."""
-        return self.name if self.version is None else f"{self.name}-v{self.version}"
+        """Name with version and choices; numbers of different ones are not comparable."""
+        version = "" if self.version is None else f"-v{self.version}"
+        return f"{self.name}{version}" + (f"[{self.chosen}]" if self.chosen else "")
 
     @property
     def total(self) -> SuccessSummary:
@@ -175,7 +179,7 @@ def count_run(folder: Path, info: RunInfo, found: Sequence[Record]) -> RunSummar
         policy=policy,
         run_seed=run_seed,
         privileged=bool(privileged),
-        suites={name: _suite(folder, name, found, info.planned) for name in names},
+        suites={name: _suite(folder, name, found, info) for name in names},
         scores={r.key: _score(r) for r in found},
         episodes_per_hour=_throughput(found),
         latency_s=_latency(found),
@@ -197,9 +201,8 @@ def _only(folder: Path, what: str, values: Sequence[Any]) -> Any:
     return distinct[0] if distinct else None
 
 
-def _suite(
-    folder: Path, name: str, found: Sequence[Record], planned: frozenset[EpisodeKey]
-) -> SuiteSummary:
+def _suite(folder: Path, name: str, found: Sequence[Record], info: RunInfo) -> SuiteSummary:
+    planned = info.planned
     mine = [r for r in found if r.key.suite == name]
     plan = {key for key in planned if key.suite == name}
     missing = plan - {r.key for r in mine}
@@ -210,6 +213,7 @@ def _suite(
         tasks={t: success(r.outcome for r in mine if r.key.task == t) for t in tasks},
         missing={t: sum(key.task == t for key in missing) for t in tasks} if planned else None,
         stand_in_visuals=any(r.stand_in_visuals for r in mine),
+        chosen=",".join(f"{k}={v}" for k, v in sorted(info.config.get("suite_set", {}).items())),
     )
 
 

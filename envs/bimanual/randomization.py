@@ -24,6 +24,11 @@ from envs.bimanual.room import (
 )
 from envs.scene import Pose
 from envs.tabletop.stage import yaw_quat
+from wamsim.errors import UnknownName, nearest
+
+# RoboTwin's switches of domain_randomization: random_background, cluttered_table, random_light,
+# random_table_height.
+PARTS = ("background", "clutter", "light", "table_height")
 
 # RoboTwin's demo_randomized
 CLEAN_BACKGROUND_RATE = 0.02
@@ -50,14 +55,40 @@ def clean() -> tuple[dict[str, Pose], float, dict[str, Any]]:
     return _poses(TABLES[0][0], WALLS[0][0], 0.0, {}, LAMP_EYE, {}), 0.0, {}
 
 
+def parts(text: str | None) -> frozenset[str]:
+    """Read which parts vary, e.g. "background,light"; None is all of them.
+
+    Raises:
+        UnknownName: There is no such part; with the nearest.
+    """
+    if text is None:
+        return frozenset(PARTS)
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise UnknownName(
+            f"randomization {text!r} names no part. Parts: {', '.join(PARTS)}; where nothing "
+            f"shall vary, choose bimanual_clean."
+        )
+    for part in found:
+        if part not in PARTS:
+            hint = f"Parts: {', '.join(PARTS)}."
+            raise nearest(part, PARTS, kind="randomization of bimanual", hint=hint)
+    return frozenset(found)
+
+
 def draw(
-    rng: np.random.Generator, *, evaluated: bool
+    rng: np.random.Generator,
+    *,
+    evaluated: bool,
+    varied: frozenset[str] = frozenset(PARTS),
 ) -> tuple[dict[str, Pose], float, dict[str, Any]]:
     """Draw an episode's surroundings.
 
     Args:
         rng: Where everything comes from.
         evaluated: True for the pool of surfaces that no demonstration shows.
+        varied: Which of `PARTS`; the rest is as in `clean`. What varies is drawn as it would
+            be if all did.
 
     Returns:
         Poses by body, how much the table is lower or higher (metres), and the record.
@@ -71,6 +102,14 @@ def draw(
     placed = _clutter(rng)
     eye = _around(rng, LAMP_DISTANCE)
     tints = {name: _around(rng, TINT_DISTANCE) for name in TINTS if rng.random() < TINT_RATE}
+    if "background" not in varied:
+        top, wall = TABLES[0][0], WALLS[0][0]
+    if "table_height" not in varied:
+        height = 0.0
+    if "clutter" not in varied:
+        placed = {}
+    if "light" not in varied:
+        eye, tints = LAMP_EYE, {}
     record = {
         "table": top,
         "wall": wall,

@@ -64,7 +64,9 @@ def new_stage(model_name: str) -> Stage:
     option.impratio = 20
     visual = spec.visual
     visual.global_.offwidth = visual.global_.offheight = 1024
-    visual.quality.shadowsize = 768  # software OpenGL pays for every texel
+    # Software OpenGL pays for every texel: 768 took 16.6 ms a picture of 128 pixels, 384 take
+    # 13.6. 1.2 m over 384 of them is 3 mm each, a third of such a pixel.
+    visual.quality.shadowsize = 384
     visual.quality.numquads = 2
     visual.quality.offsamples = 4
     visual.map.znear = 0.008

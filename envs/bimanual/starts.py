@@ -1,8 +1,8 @@
 """Where things start: rectangles on the table, drawn with rejection.
 
-A start is a function of the suite's version, the task, whether it is randomised, and a seed
-alone; the run's seed has no part in it, because starts are kept only if the oracle solves
-them (`envs.bimanual.seeds`).
+A start is a function of `DRAWS` (of the suites), the task, whether it is randomised, and a
+seed alone; the run's seed has no part in it, because starts are kept only if the oracle
+solves them (`envs.bimanual.seeds`).
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 `bimanual_clean` and `bimanual_randomized` take joint positions, `bimanual_clean_eef` and
 `bimanual_randomized_eef` are the same tasks for policies that say where the hands shall be.
+Of the randomised ones the user can choose what varies
+(``--suite-set randomization=background,light``); all of it does by default.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +28,11 @@ from wamsim.errors import nearest
 
 assert predicates.PREDICATES  # importing it teaches envs.goals what our goals say
 
-VERSION = 1
+# Of the suites. 2: pictures have coarser shadow maps (envs/bimanual/room.py).
+VERSION = 2
+# Of what trials draw; part of every generator and of seeds.json, so that new pictures do not
+# shuffle the trials.
+DRAWS = 1
 CONTROL_HZ = 20.0  # RoboTwin records every 15th substep of 4 ms, 16.7 Hz
 SETTLE_STEPS = 10
 N_INITIAL_STATES = 1000  # the first 100 are checked, the others are for demonstrations
@@ -40,13 +47,23 @@ SUITES = {
 
 
 class BimanualBackend:
-    """One of the suites. Building it compiles nothing."""
+    """One of the suites. Building it compiles nothing.
+
+    Attributes:
+        suite: Name, version and tasks.
+        choices: What `SuiteOptions.chosen` may say: option -> values; "randomization" takes
+            several, separated by commas.
+    """
 
     def __init__(self, name: str, options: SuiteOptions) -> None:
         if name not in SUITES:
             raise nearest(name, SUITES, kind="suite", hint="List suites with `wamsim list suites`.")
         self._options = options
         self._randomized, self._action = SUITES[name]
+        self.choices: Mapping[str, tuple[str, ...]] = (
+            {"randomization": randomization.PARTS} if self._randomized else {}
+        )
+        self._varied = randomization.parts(options.choice("randomization"))
         self._scenes: dict[str, Scene] = {}
         self.suite = Suite(
             name=name,
@@ -91,7 +108,7 @@ class BimanualBackend:
         entry = BY_NAME[task.name]
         unseen = self._randomized and key.index < seeds.EVALUATED
         pool = entry.unseen if unseen else entry.seen
-        rng = starts.generator(self.suite.version, task.name, key.index, "words")
+        rng = starts.generator(DRAWS, task.name, key.index, "words")
         return replace(task, instruction=pool[int(rng.integers(len(pool)))])
 
     def scene(self, task: Task) -> Scene:
@@ -128,11 +145,13 @@ class BimanualBackend:
         """Draw a start from its seed; see `envs.bimanual.seeds`."""
         entry = BY_NAME[task.name]
         mode = "randomized" if self._randomized else "clean"
-        rng = starts.generator(self.suite.version, mode, task.name, seed, "things")
+        rng = starts.generator(DRAWS, mode, task.name, seed, "things")
         places = starts.draw(scene, entry.slots, rng)
         if self._randomized:
-            rng = starts.generator(self.suite.version, task.name, seed, "surroundings")
-            fixtures, height, record = randomization.draw(rng, evaluated=evaluated)
+            rng = starts.generator(DRAWS, task.name, seed, "surroundings")
+            fixtures, height, record = randomization.draw(
+                rng, evaluated=evaluated, varied=self._varied
+            )
         else:
             fixtures, height, record = randomization.clean()
         for name in entry.fixed:
@@ -145,7 +164,7 @@ class BimanualBackend:
             nominal_qpos=qpos,
             state=state,
             fixtures=fixtures,
-            perturbation=record | {"seed": seed},
+            perturbation=record | {"seed": seed} | dict(self._options.chosen),
         )
 
 

@@ -156,6 +156,26 @@ STATIONS: Mapping[str, Station] = {
     "microwave": Station(unit="microwave", y=0.08, away=0.40, lift=-0.10, live=("microwave",)),
     "coffee": Station(unit="coffee", y=0.08, away=0.46, lift=-0.10, live=("coffee",)),
 }
+# Kinds of units that a robot can be sent to -> what people call them. Every layout has each once.
+PLACES: Mapping[str, str] = {
+    "drawers": "drawers",
+    "sink": "sink",
+    "stove": "stove",
+    "microwave": "microwave",
+    "coffee": "coffee machine",
+    "fridge": "fridge",
+}
+# Where it stands there: before the middle of the unit, the arm's hand short of the fronts.
+PARKED: Mapping[str, Station] = {kind: Station(unit=kind, away=0.62) for kind in PLACES}
+
+
+def station(name: str) -> Station:
+    """The station of that name: one of `STATIONS`, or ``at_<kind>``, parked before a unit.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return PARKED[name.removeprefix("at_")] if name.startswith("at_") else STATIONS[name]
 
 
 def place(pose: Pose2, x: float, y: float, yaw: float = 0.0) -> Pose2:

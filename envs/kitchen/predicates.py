@@ -10,6 +10,8 @@ They are RoboCasa's rules (v0.2; SUITES 2.2 lists them) for our scenes:
                         or 0.07 m for pans and pots
     AtSpot(a, region)   the thing is within the region's x half size of its axis, and within its
                         z half size in height
+    Parked(region)      the robot's base is within 0.20 m of a place on the floor and faces as one
+                        does who stands there: cos(angle) >= 0.98 (NavigateKitchen)
 
 Doors, drawers, knobs, buttons and faucets use Open, Close, TurnOn and TurnOff with
 thresholds of their own (envs/kitchen/build.py and its neighbours). Buttons latch in the
@@ -25,6 +27,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from wamsim.errors import UnknownName
+
 if TYPE_CHECKING:
     from envs.goals import World
     from envs.scene import Scene, Thing
@@ -35,6 +39,7 @@ FAR, CLEAR = 0.25, 0.15  # metres (RoboCasa: gripper_obj_far, gripper_button_far
 SLACK = 0.05  # metres around a fixture's inside (RoboCasa: obj_inside_of, th)
 RECEPTACLE_SHARE = 0.7
 COOKWARE, COOKWARE_RADIUS = ("pan", "pot"), 0.07
+PARKED_WITHIN, PARKED_COS = 0.20, 0.98  # metres; cosine of the angle between headings
 
 
 def _gripper_distance(world: World, a: str) -> float:
@@ -121,6 +126,19 @@ def at_spot(world: World, a: str, b: str) -> bool:
     return bool(np.hypot(*away[:2]) < region.size[0] and abs(away[2]) < region.size[2])
 
 
+def parked(world: World, a: str) -> bool:
+    """Parked(region)."""
+    platform = world.scene.info.platform
+    if platform is None:
+        raise UnknownName(f"Parked({a}) asks for a robot that drives, and the scene's stands")
+    body = world.scene.body_id(platform.body)
+    centre, rotation = world.site(world.scene.region(a))
+    away = world.data.xpos[body][:2] - centre[:2]
+    facing = world.data.xmat[body].reshape(3, 3)[:2, 0]
+    turned = float(facing @ rotation[:2, 0])  # both are level: unit vectors in the plane
+    return bool(np.hypot(*away) <= PARKED_WITHIN and turned >= PARKED_COS)
+
+
 # name -> (number of arguments, definition), as envs.goals has it
 DEFINITIONS: dict[str, tuple[int, Callable[..., bool]]] = {
     "Far": (1, far),
@@ -129,4 +147,5 @@ DEFINITIONS: dict[str, tuple[int, Callable[..., bool]]] = {
     "CentreIn": (2, centre_in),
     "InReceptacle": (2, in_receptacle),
     "AtSpot": (2, at_spot),
+    "Parked": (1, parked),
 }

@@ -18,8 +18,17 @@ import numpy as np
 
 from envs.kitchen import layouts, robot, styles, units
 from envs.kitchen.build import COUNTER_Z, DEPTH, OVERHANG, SLAB, Kit
-from envs.kitchen.layouts import STATIONS, Layout, inverse, kitchen_from_robot, place, unit_poses
+from envs.kitchen.layouts import (
+    PARKED,
+    Layout,
+    inverse,
+    kitchen_from_robot,
+    place,
+    station,
+    unit_poses,
+)
 from envs.kitchen.objects import build_object
+from envs.kitchen.predicates import PARKED_WITHIN
 from envs.scene import Scene, SceneInfo
 from envs.tabletop import panda
 from envs.tabletop.room import look_at
@@ -33,6 +42,9 @@ CAMERAS: Mapping[str, str] = {
     "overview": "overview",
 }
 ROOM_HEIGHT = 2.55
+# Half angle that the shadow map covers, degrees: 27 cm of the counter around its middle.
+SHADOW_CONE_DEG = 6.28
+LAMP_CUTOFF_DEG = 80.0
 NEAR = 1.5  # metres from the robot to the middle of a unit: beyond, details are under a pixel
 
 
@@ -42,7 +54,9 @@ class Spec:
 
     Attributes:
         layout, style: Names of them.
-        station: Where the robot stands; only what stands there can be touched.
+        station: Where the robot stands; only what stands there can be touched. ``at_<kind>``
+            for a robot that will drive: every unit is one block, and the floor before each has
+            a region ``place_<kind>``.
         objects: (name, "category/instance") of the free things.
     """
 
@@ -54,6 +68,11 @@ class Spec:
     def __post_init__(self) -> None:
         layouts.layout(self.layout)
         styles.style(self.style)
+
+    @property
+    def drives(self) -> bool:
+        """Whether the robot is there to drive."""
+        return self.station.startswith("at_")
 
     @property
     def id(self) -> str:
@@ -72,32 +91,37 @@ def parse_id(text: str) -> Spec:
 def nominal_pose(spec: Spec) -> layouts.Pose2:
     """Pose of the kitchen around a robot at the origin."""
     plan = layouts.layout(spec.layout)
-    return inverse(kitchen_from_robot(plan, STATIONS[spec.station]))
+    return inverse(kitchen_from_robot(plan, station(spec.station)))
 
 
 def build(spec: Spec) -> Scene:
     """Compile a scene (about a second)."""
-    plan, station = layouts.layout(spec.layout), STATIONS[spec.station]
+    plan, here = layouts.layout(spec.layout), station(spec.station)
     kit = Kit(_new_stage(spec.id), styles.style(spec.style))
-    made = robot.add_robot(kit, station.lift)
+    made = robot.add_robot(kit, here.lift)
     # Free things come before fixtures, so that qpos is robot, things, fixture joints.
     pieces = [build_object(kit.stage, name, kind) for name, kind in spec.objects]
     x, y, yaw = nominal_pose(spec)
     root = kit.stage.spec.worldbody.add_body(name=ROOT, pos=(x, y, 0), quat=yaw_quat(yaw))
     for kind, (ux, uy, uyaw), _ in unit_poses(plan):
-        live = station.live if kind == station.unit else ()
+        live = here.live if kind == here.unit else ()
         wx, wy, _ = place((x, y, yaw), ux, uy)
-        kit.near = bool(live) or float(np.hypot(wx, wy)) < NEAR
+        kit.near = spec.drives or bool(live) or float(np.hypot(wx, wy)) < NEAR
         units.build(kit, root, kind, (ux, uy, 0), yaw_quat(uyaw), live)
     _corners(kit, root, plan)
-    _room(kit, root, plan, (x, y, yaw))
+    _room(kit, root, plan)
+    if spec.drives:
+        _places(kit, root, plan)
+        _from_above(root, plan)
+    else:
+        _overview(kit.stage.spec, plan, (x, y, yaw))
     for body in kit.stage.spec.bodies:  # what is only drawn has no mass to compute
         if not body.explicitinertial and body.name not in ("world", ""):
             body.explicitinertial, body.mass = True, 1.0
             body.ipos, body.inertia = (0, 0, 0), (0.01, 0.01, 0.01)
     model = kit.stage.spec.compile()
     robot.carry_weight(model)
-    ux, uy, uyaw = place((x, y, yaw), *_unit_pose(plan, station.unit))
+    ux, uy, uyaw = place((x, y, yaw), *_unit_pose(plan, here.unit))
     info = SceneInfo(
         id=spec.id,
         robot=made,
@@ -152,12 +176,14 @@ def _new_stage(name: str) -> Stage:
     option.viscosity = 0.00002
     visual = spec.visual
     visual.global_.offwidth = visual.global_.offheight = 1024
-    visual.quality.shadowsize = 512  # software OpenGL pays for every texel: 768 costs 4 ms more
+    # Software OpenGL pays for every texel: 512 took 20.0 ms a picture of 128 pixels, 256 take
+    # 16.8. Half a metre over 256 is 2 mm each, a fifth of such a pixel; fewer show specks.
+    visual.quality.shadowsize = 256
     visual.quality.numquads = 2
     visual.quality.offsamples = 4
     visual.map.znear = 0.006
     visual.map.zfar = 14.0
-    visual.map.shadowscale = np.tan(np.deg2rad(24.0)) / np.tan(np.deg2rad(80.0))
+    visual.map.shadowscale = SHADOW_CONE_DEG / LAMP_CUTOFF_DEG  # it multiplies the cutoff
     visual.headlight.ambient = (0.34, 0.34, 0.35)
     visual.headlight.diffuse = (0.20, 0.20, 0.20)
     visual.headlight.specular = (0.04, 0.04, 0.04)
@@ -193,7 +219,7 @@ def _corners(kit: Kit, root: mujoco.MjsBody, plan: Layout) -> None:
             )  # fmt: skip
 
 
-def _room(kit: Kit, root: mujoco.MjsBody, plan: Layout, place_of_units: layouts.Pose2) -> None:
+def _room(kit: Kit, root: mujoco.MjsBody, plan: Layout) -> None:
     stage, spec = kit.stage, kit.stage.spec
     spec.add_texture(
         name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
@@ -218,7 +244,33 @@ def _room(kit: Kit, root: mujoco.MjsBody, plan: Layout, place_of_units: layouts.
             pos=(x, y, ROOM_HEIGHT / 2), quat=yaw_quat(yaw),
         )  # fmt: skip
     _lights(spec)
-    _overview(spec, plan, place_of_units)
+
+
+def _places(kit: Kit, root: mujoco.MjsBody, plan: Layout) -> None:
+    """A region on the floor for every place that the robot can be sent to."""
+    kit.live = True
+    for kind, parked in PARKED.items():
+        x, y, yaw = kitchen_from_robot(plan, parked)
+        site = root.add_body(name=f"place_{kind}_spot", pos=(x, y, 0), quat=yaw_quat(yaw))
+        kit.region(site, f"place_{kind}", (0, 0, 0.005), (PARKED_WITHIN, PARKED_WITHIN, 0.005))
+
+
+def _from_above(root: mujoco.MjsBody, plan: Layout) -> None:
+    """The camera for people where the robot drives: the whole kitchen from above its open side."""
+    corners = np.array(
+        [
+            place(pose, x, sign * layouts.WIDTHS[kind] / 2)[:2]
+            for kind, pose, _ in unit_poses(plan)
+            for x in (-PARKED["sink"].away, DEPTH)
+            for sign in (-1, 1)
+        ]
+    )
+    middle = (corners.min(0) + corners.max(0)) / 2
+    reach = float((corners.max(0) - corners.min(0)).max()) / 2
+    # At 55 degrees what is `reach` beside the middle is seen from twice as far, walls included.
+    eye = (middle[0] - 0.9 * reach, middle[1], 0.9 + 2.0 * reach)
+    target = (middle[0], middle[1], 0.5)
+    root.add_camera(name="overview", pos=eye, quat=look_at(eye, target), fovy=55.0)
 
 
 def _overview(spec: mujoco.MjSpec, plan: Layout, kitchen: layouts.Pose2) -> None:
@@ -249,7 +301,7 @@ def _lights(spec: mujoco.MjSpec) -> None:
     world = spec.worldbody
     eye, target = (-0.55, -0.55, 3.1), (0.55, 0.0, 1.0)
     world.add_light(
-        name="key", pos=eye, dir=np.subtract(target, eye), cutoff=80.0, exponent=0.0,
+        name="key", pos=eye, dir=np.subtract(target, eye), cutoff=LAMP_CUTOFF_DEG, exponent=0.0,
         castshadow=True, diffuse=(0.46, 0.45, 0.42), specular=(0.30, 0.30, 0.30),
         ambient=(0, 0, 0),
     )  # fmt: skip

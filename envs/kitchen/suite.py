@@ -1,12 +1,22 @@
-"""The kitchen suite as the harness sees it: ours, in the style of RoboCasa."""
+"""The kitchen suites as the harness sees them: ours, in the style of RoboCasa.
+
+`kitchen` is the 24 atomic tasks, `kitchen_mobile` the one that needs the base
+(`envs.kitchen.mobile` says why it is apart). Both let the user choose the layout and the
+style of every trial (``--suite-set layout=galley --suite-set style=modern``); the protocol's
+own five scenes are the default.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from envs.kitchen.layouts import LAYOUTS, layout
+from envs.kitchen.mobile import MOBILE
 from envs.kitchen.placement import RULES, park, sample_qpos
+from envs.kitchen.styles import STYLES, style
 from envs.kitchen.tasks import TASKS, VERSION, Entry, Variant, generator, variant
 from envs.scene import Array, Pose, Scene, Start, SuiteBackend, SuiteOptions
 from envs.tabletop.stage import yaw_quat
@@ -16,7 +26,7 @@ from wamsim.errors import nearest
 from wamsim.seeding import derive
 from wamsim.seeding import generator as seeded
 
-NAME = "kitchen"
+SUITES: Mapping[str, Mapping[str, Entry]] = {"kitchen": TASKS, "kitchen_mobile": MOBILE}
 CONTROL_HZ = 20.0
 SETTLE_STEPS = 10  # of Cosmos Policy's evaluation (SUITES 2.4)
 # As tabletop: evaluations count from 0; demonstrations take trials from 100 on.
@@ -25,29 +35,44 @@ PUBLIC_CAMERAS = ("agentview_left", "agentview_right", "eye_in_hand", "overview"
 
 
 class KitchenBackend:
-    """The 24 tasks. Building it compiles nothing."""
+    """One of the suites. Building it compiles nothing.
+
+    Attributes:
+        suite: Name, version and tasks.
+        choices: What `SuiteOptions.chosen` may say: option -> values.
+    """
+
+    choices: Mapping[str, tuple[str, ...]] = {"layout": tuple(LAYOUTS), "style": tuple(STYLES)}
 
     def __init__(self, name: str, options: SuiteOptions) -> None:
-        if name != NAME:
-            raise nearest(name, [NAME], kind="suite", hint="List suites with `wamsim list suites`.")
+        if name not in SUITES:
+            raise nearest(name, SUITES, kind="suite", hint="List suites with `wamsim list suites`.")
         self._options = options
+        self._entries = SUITES[name]
+        self._layout, self._style = options.choice("layout"), options.choice("style")
+        if self._layout is not None:
+            layout(self._layout)  # refuses what there is not
+        if self._style is not None:
+            style(self._style)
         self._scenes: dict[str, Scene] = {}
         self.suite = Suite(
-            name=NAME,
+            name=name,
             version=VERSION,
             reference="ours, in the style of RoboCasa",
-            tasks=tuple(self._task(k, entry) for k, entry in enumerate(TASKS.values())),
+            tasks=tuple(
+                self._task(name, k, entry) for k, entry in enumerate(self._entries.values())
+            ),
         )
 
-    def _task(self, index: int, entry: Entry) -> Task:
-        first = variant(entry, 0)
+    def _task(self, suite: str, index: int, entry: Entry) -> Task:
+        first = self._drawn(entry, 0)
         wordings = tuple(w.format(**{**first.words, **entry.plain}) for w in entry.wordings)
         wording = self._options.wording
         if not 0 <= wording < len(wordings):
             known = [str(i) for i in range(len(wordings))]
-            raise nearest(str(wording), known, kind=f"wording of {NAME}")
+            raise nearest(str(wording), known, kind=f"wording of {suite}")
         return Task(
-            suite=NAME,
+            suite=suite,
             index=index,
             name=entry.name,
             instruction=wordings[wording],
@@ -61,14 +86,18 @@ class KitchenBackend:
             n_initial_states=N_INITIAL_STATES,
             scene_id=first.spec.id,
             paraphrases=wordings[1:],
+            requires=entry.requires,
         )
 
+    def _drawn(self, entry: Entry, trial: int) -> Variant:
+        return variant(entry, trial, layout=self._layout, style=self._style)
+
     def _variant(self, task: Task, index: int) -> Variant:
-        return variant(TASKS[task.name], index % task.n_initial_states)
+        return self._drawn(self._entries[task.name], index % task.n_initial_states)
 
     def variant(self, task: Task, key: EpisodeKey) -> Task:
         """Give the task with this trial's scene, words and goal."""
-        entry, drawn = TASKS[task.name], self._variant(task, key.index)
+        entry, drawn = self._entries[task.name], self._variant(task, key.index)
         wordings = tuple(w.format(**drawn.words) for w in entry.wordings)
         return replace(
             task,
@@ -91,7 +120,7 @@ class KitchenBackend:
 
     def initial_states(self, task: Task) -> Array:
         """The initial states [N, 1 + nq + nv] of the trials in the task's own scene."""
-        key = [EpisodeKey(NAME, task.name, i) for i in range(task.n_initial_states)]
+        key = [EpisodeKey(task.suite, task.name, i) for i in range(task.n_initial_states)]
         mine = [k.index for k in key if self.variant(task, k).scene_id == task.scene_id]
         scene = self.scene(task)
         return np.stack([self._state(scene, task, i, self._nominal(scene)) for i in mine])
@@ -105,7 +134,7 @@ class KitchenBackend:
     ) -> Array:
         drawn = self._variant(task, index)
         rng = generator(task.name, "state", index % task.n_initial_states)
-        rule = RULES[TASKS[task.name].start](drawn, rng)
+        rule = RULES[self._entries[task.name].start](drawn, rng)
         state = np.zeros(1 + scene.model.nq + scene.model.nv)
         state[1 : 1 + scene.model.nq] = sample_qpos(scene, rule, kitchen, rng)
         return state
@@ -120,10 +149,13 @@ class KitchenBackend:
             ROOT: (np.array([kitchen[0], kitchen[1], 0.0]), np.asarray(yaw_quat(kitchen[2])))
         }
         return Start(
-            nominal_qpos=state[1 : 1 + scene.model.nq].copy(), state=state, fixtures=fixtures
+            nominal_qpos=state[1 : 1 + scene.model.nq].copy(),
+            state=state,
+            fixtures=fixtures,
+            perturbation=dict(self._options.chosen),  # what is not the protocol's says so
         )
 
 
 def suite(name: str, options: SuiteOptions) -> SuiteBackend:
-    """Give the backend of `kitchen`."""
+    """Give the backend of `kitchen` or `kitchen_mobile`."""
     return KitchenBackend(name, options)

@@ -19,7 +19,10 @@ from envs.kitchen.objects import FOOD, instances
 from envs.kitchen.scenes import Spec
 from envs.kitchen.styles import STYLES
 
-VERSION = 1
+# Of the suite. 2: pictures have coarser shadow maps (envs/kitchen/scenes.py).
+VERSION = 2
+# Of what trials draw; part of every generator, so that new pictures do not shuffle the trials.
+DRAWS = 1
 EVALUATION, PER_SCENE = 50, 10
 # The published protocol's five pairs are scattered over layouts and styles; so are ours.
 EVALUATION_SCENES = (
@@ -68,7 +71,8 @@ class Variant:
         )
 
 
-Choose = Callable[[int, np.random.Generator], Mapping[str, str]]
+# trial, layout, generator of the trial -> words
+Choose = Callable[[int, str, np.random.Generator], Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,7 @@ class Entry:
         choose: Words that depend on the trial and not on the scene alone.
         plain: Words for listings, where no trial is meant.
         start: Name of the start's rule in `envs.kitchen.placement`.
+        requires: Action channels without which it cannot be done.
     """
 
     name: str
@@ -95,25 +100,35 @@ class Entry:
     station: str
     food: tuple[str, ...] = ()
     dishes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    choose: Choose = lambda trial, rng: {}
+    choose: Choose = lambda trial, layout, rng: {}
     plain: Mapping[str, str] = field(default_factory=dict)
     start: str
+    requires: tuple[str, ...] = ()
 
 
 def generator(task: str, what: str, number: int) -> np.random.Generator:
-    """Randomness of a trial or a scene; a function of the suite's version and its numbers."""
-    text = "\x1f".join((str(VERSION), "kitchen", task, what, str(number)))
+    """Randomness of a trial or a scene; a function of `DRAWS` and its numbers."""
+    text = "\x1f".join((str(DRAWS), "kitchen", task, what, str(number)))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def variant(entry: Entry, trial: int) -> Variant:
-    """What a trial is: a function of the task and its number."""
+def variant(
+    entry: Entry, trial: int, *, layout: str | None = None, style: str | None = None
+) -> Variant:
+    """What a trial is: a function of the task, its number and what the user has chosen.
+
+    Args:
+        entry: The task.
+        trial: Its number.
+        layout, style: In place of the protocol's; everything else is drawn as ever.
+    """
     held_out = trial < EVALUATION
     block = trial // PER_SCENE
     scenes = EVALUATION_SCENES if held_out else TRAINING_SCENES
     number = block if held_out else block - EVALUATION // PER_SCENE
-    layout, style = scenes[number % len(scenes)]
+    usual = scenes[number % len(scenes)]
+    layout, style = layout or usual[0], style or usual[1]
     # Scenes are compiled with their objects, so these change with the scene, not the trial.
     rng = generator(entry.name, "scene", block)
     objects: list[tuple[str, str]] = []
@@ -124,7 +139,7 @@ def variant(entry: Entry, trial: int) -> Variant:
         found = instances(category, held_out=held_out)
         objects.append((name, f"{category}/{found[int(rng.integers(len(found)))]}"))
         words[name] = category
-    words |= entry.choose(trial, generator(entry.name, "trial", trial))
+    words |= entry.choose(trial, layout, generator(entry.name, "trial", trial))
     station = words.get("station", entry.station)
     return Variant(
         layout=layout, style=style, station=station, objects=tuple(objects), words=words,
@@ -167,7 +182,7 @@ def _fixture(
     *,
     station: str,
     max_steps: int = 500,
-    choose: Choose = lambda trial, rng: {},
+    choose: Choose = lambda trial, layout, rng: {},
     plain: Mapping[str, str] | None = None,
 ) -> Entry:
     return Entry(
@@ -218,14 +233,14 @@ _PLACES = (
 # ---------------------------------------------------------------- doors and drawers
 
 
-def _single(trial: int, rng: np.random.Generator) -> Mapping[str, str]:
+def _single(trial: int, layout: str, rng: np.random.Generator) -> Mapping[str, str]:
     """Microwave and cabinet by turns, from scene to scene."""
     if (trial // PER_SCENE) % 2:
         return {"fixture": "microwave", "door": "microwave_door", "station": "microwave"}
     return {"fixture": "cabinet", "door": "single_door", "station": "single"}
 
 
-def _side(trial: int, rng: np.random.Generator) -> Mapping[str, str]:
+def _side(trial: int, layout: str, rng: np.random.Generator) -> Mapping[str, str]:
     return {"side": ("left", "right")[int(rng.integers(2))]}
 
 
@@ -267,7 +282,7 @@ _DOORS = (
 # -------------------------------------------------------------- knobs, levers, buttons
 
 
-def _burner(trial: int, rng: np.random.Generator) -> Mapping[str, str]:
+def _burner(trial: int, layout: str, rng: np.random.Generator) -> Mapping[str, str]:
     burner = BURNERS[int(rng.integers(len(BURNERS)))]
     return {"burner": burner, "location": burner.replace("_", " ")}
 

@@ -272,13 +272,14 @@ def _build(kind: Any, value: Any) -> Any:
     return kind(value) if isinstance(kind, type) and issubclass(kind, enum.Enum) else value
 
 
-def preset(variant: str, name: str, layout: str = "libero") -> CosmosConfig:
+def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> CosmosConfig:
     """Give a variant's configuration.
 
     Args:
         variant: "direct" or "planning".
         name: "tiny" or "published".
         layout: "libero", "robocasa" or "aloha".
+        changes: Fields of the layout to be otherwise: cameras, action, proprio.
 
     Raises:
         UnknownName: With the nearest known name.
@@ -291,7 +292,7 @@ def preset(variant: str, name: str, layout: str = "libero") -> CosmosConfig:
         if given not in known:
             raise nearest(given, known, kind=kind)
     tiny = name == "tiny"
-    slots = LAYOUTS[layout]
+    slots = dataclasses.replace(LAYOUTS[layout], **changes)
     if tiny:
         # 16 x 7 = 112 or 16 x 14 = 224 of a volume of 1024: repeats and leftovers both occur
         slots = dataclasses.replace(slots, horizon=16, execute=min(slots.execute, 16))

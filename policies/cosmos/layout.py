@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from policies.interface import check_interface
 from wamsim.conventions import (
     ACTIONS,
     DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
@@ -43,8 +44,9 @@ ALOHA_JOINTS = ProprioConvention(
     name="ALOHA_JOINTS", fields=("left_arm_qpos", "right_arm_qpos"), dim=14
 )
 
-_ACTIONS = {**ACTIONS, ALOHA_JOINTS_ABSOLUTE.name: ALOHA_JOINTS_ABSOLUTE}
-_PROPRIOS = {**PROPRIOS, ALOHA_JOINTS.name: ALOHA_JOINTS}
+# What the family knows, beside what suites speak.
+COSMOS_ACTIONS = {**ACTIONS, ALOHA_JOINTS_ABSOLUTE.name: ALOHA_JOINTS_ABSOLUTE}
+COSMOS_PROPRIOS = {**PROPRIOS, ALOHA_JOINTS.name: ALOHA_JOINTS}
 
 
 class SlotKind(enum.Enum):
@@ -81,7 +83,8 @@ class Layout:
     """One suite's slots and horizons.
 
     Attributes:
-        name: "libero", "robocasa" or "aloha".
+        name: "libero", "robocasa" or "aloha": where the numbers come from. Options may put
+            other cameras and conventions into its slots.
         cameras: In slot order (wrist first, third person last).
         horizon: Actions in a chunk (H); the future slots show the state after it.
         execute: Actions run before the next query in the published protocol.
@@ -102,19 +105,20 @@ class Layout:
             raise ValueError(f"execute={self.execute} must lie in 1..horizon={self.horizon}")
         if not 0.0 < self.discount <= 1.0:
             raise ValueError(f"discount={self.discount} must lie in (0, 1]")
-        for name, known in ((self.action, _ACTIONS), (self.proprio, _PROPRIOS)):
-            if name not in known:
-                raise ValueError(f"unknown convention {name!r}; known: {', '.join(known)}")
+        check_interface(
+            "cosmos", cameras=self.cameras, action=self.action, proprio=self.proprio,
+            actions=COSMOS_ACTIONS, proprios=COSMOS_PROPRIOS,
+        )  # fmt: skip
 
     @property
     def action_convention(self) -> ActionConvention:
         """The convention that `action` names."""
-        return _ACTIONS[self.action]
+        return COSMOS_ACTIONS[self.action]
 
     @property
     def proprio_convention(self) -> ProprioConvention:
         """The convention that `proprio` names."""
-        return _PROPRIOS[self.proprio]
+        return COSMOS_PROPRIOS[self.proprio]
 
     @property
     def slots(self) -> tuple[SlotKind, ...]:

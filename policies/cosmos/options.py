@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from policies.cosmos.config import PRESETS, Aggregator, CosmosConfig, preset
-from policies.cosmos.layout import LAYOUTS, VALUE_MODES, Mode
+from policies.cosmos.layout import (
+    COSMOS_ACTIONS,
+    COSMOS_PROPRIOS,
+    LAYOUTS,
+    VALUE_MODES,
+    Mode,
+)
+from policies.interface import check_interface, chosen, keep_trained
 from wamsim.contracts import Policy
 from wamsim.errors import WamsimError, nearest
 
@@ -23,6 +30,8 @@ class CosmosOptions:
         checkpoint: Folder or hub id: ours, or a published one (`net.*` keys, statistics and
             text features beside). None: untrained weights.
         preset, layout: Of an untrained or published model; ours carries its own.
+        cameras, action, proprio: What stands in the layout's slots instead of its own; names
+            of cameras (in slot order) and conventions.
         device: "cpu", "cuda", "cuda:1", ...
         dtype: "float32" or "bfloat16", of network and autoencoder.
         execute: Actions run per query.
@@ -44,6 +53,9 @@ class CosmosOptions:
     checkpoint: str | None = None
     preset: str = "tiny"
     layout: str = "libero"
+    cameras: tuple[str, ...] | None = None
+    action: str | None = None
+    proprio: str | None = None
     device: str = "cpu"
     dtype: str | None = None
     execute: int | None = None
@@ -74,8 +86,16 @@ class CosmosOptions:
         ):
             if given not in known:
                 raise nearest(given, known, kind=kind)
+        check_interface(
+            "cosmos", **self.interface, actions=COSMOS_ACTIONS, proprios=COSMOS_PROPRIOS
+        )
         if self.value_mode is not None and self.value_mode not in VALUE_MODES:
             raise nearest(self.value_mode.value, [m.value for m in VALUE_MODES], kind="value mode")
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """The fields of `Layout` that these options choose."""
+        return chosen(cameras=self.cameras, action=self.action, proprio=self.proprio)
 
 
 def resolve(config: CosmosConfig, options: CosmosOptions) -> CosmosConfig:
@@ -109,7 +129,7 @@ def make(variant: str, options: CosmosOptions) -> Policy:
         UnknownName: An unknown variant.
         CheckpointMismatch: The checkpoint does not fit.
     """
-    config = preset(variant, options.preset, options.layout)
+    config = _configured(variant, options)
     model = _load(config, options, options.checkpoint)
     from policies.cosmos.model import Reuse
     from policies.cosmos.policy import CosmosPlanner, CosmosPolicy
@@ -125,13 +145,18 @@ def make(variant: str, options: CosmosOptions) -> Policy:
             return CosmosPolicy(model, **common)
         proposer = None
         if options.proposal_checkpoint is not None:
-            base = dataclasses.replace(
-                preset("direct", options.preset, options.layout), planning=config.planning
-            )
+            base = dataclasses.replace(_configured("direct", options), planning=config.planning)
             proposer = _load(base, options, options.proposal_checkpoint)
         return CosmosPlanner(model, proposer=proposer, **common)
     except ValueError as error:
         raise WamsimError(str(error)) from error
+
+
+def _configured(variant: str, options: CosmosOptions) -> CosmosConfig:
+    try:
+        return preset(variant, options.preset, options.layout, **options.interface)
+    except ValueError as error:
+        raise WamsimError(f"policy 'cosmos': {error}") from error
 
 
 def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) -> CosmosModel:
@@ -147,6 +172,7 @@ def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) 
     elif (folder / CONFIG).exists():
         expect = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
         model = CosmosModel.load(folder, expect=expect)
+        keep_trained(FAMILY_NAME, options.interface, model.config.layout)
         model.config = resolve(model.config, options)
     else:
         model = load_published(resolve(config, options), folder, vae=options.vae)

@@ -13,6 +13,7 @@ from policies.fastwam.config import FastWamConfig, FastWamOptions
 from policies.fastwam.model import FastWam
 from policies.fastwam.policy import FastWamPolicy
 from policies.fastwam.presets import preset_config
+from policies.interface import keep_trained
 
 WAN_PARTS = "Wan-AI/Wan2.2-TI2V-5B-Diffusers"
 
@@ -22,9 +23,10 @@ def make_policy(variant: str, options: FastWamOptions) -> FastWamPolicy:
 
     Raises:
         UnknownName: The variant or preset is not known.
+        WamsimError: The options contradict what a checkpoint of ours was trained with.
         CheckpointMismatch: Weights or statistics do not fit; says which keys.
     """
-    config = preset_config(options.preset, variant)
+    config = options.resolve(preset_config(options.preset, variant))
     dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
     if options.checkpoint is None:
         # The tiny preset is the same on every device; the published one is drawn in place.
@@ -55,6 +57,7 @@ def load_model(
     if layout is weights.Layout.OURS:
         expect = Identity(family="fastwam", variant=config.variant, preset=config.preset)
         model = FastWam.load(source, expect=expect)
+        keep_trained(model.identity.family, options.interface, model.config)
         return model.to(options.device, dtype), f"checkpoint {options.checkpoint}"
     statistics = options.statistics
     if layout is weights.Layout.LEROBOT:

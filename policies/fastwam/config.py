@@ -13,8 +13,17 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from policies.interface import check_interface, chosen
 from policies.preprocess import GripperSteps, ImageSteps
-from wamsim.conventions import Orientation
+from wamsim.conventions import (
+    ACTIONS,
+    DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+    EEF_AXIS_ANGLE_GRIPPER,
+    PROPRIOS,
+    ActionConvention,
+    Orientation,
+    ProprioConvention,
+)
 from wamsim.errors import WamsimError, nearest
 
 # The default first (paper, section 4.4: the controlled variants).
@@ -106,6 +115,8 @@ class VaeConfig:
 TEMPORAL, PIXEL_PATCH = 4, 2
 # Latent pixels per token side of the video expert (Wan2.2-TI2V-5B config: patch 1, 2, 2).
 TOKEN_PATCH = 2
+# Fields of older documents that now follow from the conventions.
+_DERIVED = ("action_dim", "proprio_dim", "delta_dims")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +153,12 @@ class FastWamConfig:
         images: What is done to a picture; its size is what each camera contributes.
         orientation: Which way up the pictures are.
         prompt: Template around the instruction.
-        action_dim, proprio_dim: Channels.
+        action_name, proprio_name: Conventions, by name.
         horizon: Actions predicted (H).
         execute: Actions run before the next query.
         stride: Env steps between video frames.
         scaling: Of actions and proprioception.
-        gripper: From the data set's gripper channel to the suite's.
-        delta_dims: Leading action channels that are changes: zero where a window is padded.
+        gripper: From the data set's gripper channels to the suite's.
         shift: Of the noise schedule, training and sampling.
         steps: Denoising steps.
         lambda_video, lambda_action: Weights of the loss terms.
@@ -166,14 +176,13 @@ class FastWamConfig:
     images: ImageSteps = field(default_factory=lambda: ImageSteps(size=(224, 224)))
     orientation: Orientation = Orientation.MIRRORED
     prompt: str = "{task}"
-    action_dim: int = 7
-    proprio_dim: int = 8
+    action_name: str = DELTA_EEF_GRIPPER_CLOSE_POSITIVE.name
+    proprio_name: str = EEF_AXIS_ANGLE_GRIPPER.name
     horizon: int = 32
     execute: int = 10
     stride: int = 4
     scaling: Scaling = Scaling.MIN_MAX
     gripper: GripperSteps = field(default_factory=GripperSteps)
-    delta_dims: int = 6
     shift: float = 5.0
     steps: int = 10
     lambda_video: float = 1.0
@@ -183,6 +192,9 @@ class FastWamConfig:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise nearest(self.variant, VARIANTS, kind="variant of fastwam")
+        check_interface(
+            "fastwam", cameras=self.cameras, action=self.action_name, proprio=self.proprio_name
+        )
         if self.video.width != self.action.width or self.video.layers != self.action.layers:
             raise ValueError(
                 f"the experts share attention: widths {self.video.width} and {self.action.width}, "
@@ -198,6 +210,26 @@ class FastWamConfig:
             raise ValueError(
                 f"the picture {height} x {width} must be a multiple of {token} both ways"
             )
+
+    @property
+    def action_convention(self) -> ActionConvention:
+        """Of the actions."""
+        return ACTIONS[self.action_name]
+
+    @property
+    def proprio_convention(self) -> ProprioConvention:
+        """Of the state."""
+        return PROPRIOS[self.proprio_name]
+
+    @property
+    def action_dim(self) -> int:
+        """Channels of an action."""
+        return self.action_convention.dim
+
+    @property
+    def proprio_dim(self) -> int:
+        """Channels of the state."""
+        return self.proprio_convention.dim
 
     @property
     def camera_size(self) -> tuple[int, int]:
@@ -242,8 +274,9 @@ class FastWamConfig:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
-        return typing.cast(Self, _typed(cls, document))
+        """Read what `to_dict` wrote, also before it named conventions."""
+        known = {k: v for k, v in document.items() if k not in _DERIVED}
+        return typing.cast(Self, _typed(cls, known))
 
 
 def _plain(value: Any) -> Any:
@@ -278,6 +311,8 @@ class FastWamOptions:
         parts: Folder or hub id of Wan2.2's VAE, text encoder and tokenizer, for checkpoints
             that do not bring them (FastWAM's and LeRobot's).
         statistics: A data set's statistics file; None takes the one beside the checkpoint.
+        cameras, action, proprio: What an untrained model looks through (side by side) and
+            which conventions it speaks, by name; None takes the preset's.
         device: torch device.
         dtype: "float32", or "bfloat16" as the published evaluation (schedule included).
         execute: Actions run per query; None takes the preset's.
@@ -290,6 +325,9 @@ class FastWamOptions:
     preset: str = "tiny"
     parts: str | None = None
     statistics: str | None = None
+    cameras: tuple[str, ...] | None = None
+    action: str | None = None
+    proprio: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
     execute: int | None = None
@@ -300,7 +338,21 @@ class FastWamOptions:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise nearest(self.preset, PRESETS, kind="preset of fastwam")
+        check_interface("fastwam", cameras=self.cameras, action=self.action, proprio=self.proprio)
         if self.dtype not in ("float32", "bfloat16"):
             raise WamsimError(f"dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
         if self.steps is not None and self.steps < 1:
             raise WamsimError(f"steps={self.steps} must be at least 1")
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """The fields of `FastWamConfig` that these options choose."""
+        return chosen(cameras=self.cameras, action_name=self.action, proprio_name=self.proprio)
+
+    def resolve(self, config: FastWamConfig) -> FastWamConfig:
+        """Give a preset's configuration as these options want it."""
+        gripper = config.gripper
+        if self.action is not None and self.action != config.action_name:
+            # its other steps are about the preset's data set, which stores another convention
+            gripper = GripperSteps(binarise=gripper.binarise)
+        return dataclasses.replace(config, gripper=gripper, **self.interface)

@@ -91,13 +91,14 @@ def _idm(
 def training_actions(model: FastWam, batch: Batch) -> Tensor:
     """Give the batch's actions, normalised, [B, H, A].
 
-    Past the episode's end the arm's changes are zero before normalising ("no motion"); the
-    gripper keeps its last state.
+    Past the episode's end changes are zero before normalising ("no motion"); grippers, other
+    switches and absolute targets keep their last state.
     """
     stored = model.data_actions(batch.actions.to(model.device).float())
-    arm = torch.arange(model.config.action_dim, device=model.device) < model.config.delta_dims
+    moves = torch.zeros(model.config.action_dim, dtype=torch.bool, device=model.device)
+    moves[model.config.action_convention.changes] = True
     past = ~batch.action_valid.to(model.device)
-    stored = torch.where(past[..., None] & arm, 0.0, stored)
+    stored = torch.where(past[..., None] & moves, 0.0, stored)
     return model.action_scale.forward(stored).to(model.dtype)
 
 

@@ -37,7 +37,6 @@ from policies.fastwam.vae import WanVae
 from policies.preprocess import ImageSteps
 from policies.training.reconstruction import synthetic_video
 from wamsim.contracts import Frames
-from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,8 @@ class FastWam(nn.Module, Pretrained):
             image_size=config.render_size,
             frame_offsets=config.frame_offsets,
             horizon=config.horizon,
-            action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
-            proprio=EEF_AXIS_ANGLE_GRIPPER,
+            action=config.action_convention,
+            proprio=config.proprio_convention,
         )
 
     # ----------------------------------------------------------------------- inputs
@@ -176,16 +175,17 @@ class FastWam(nn.Module, Pretrained):
         1 open; in the tiny preset nothing changes.
         """
         steps, out = self.config.gripper, actions.clone()
-        if steps.flip:
-            out[..., -1] = -out[..., -1]
-        if steps.from_unit:
-            out[..., -1] = (out[..., -1] + 1.0) / 2.0
+        for channel in self.config.action_convention.grippers:
+            if steps.flip:
+                out[..., channel] = -out[..., channel]
+            if steps.from_unit:
+                out[..., channel] = (out[..., channel] + 1.0) / 2.0
         return out
 
     def suite_actions(self, normalised: Tensor) -> NDArray[np.float32]:
         """Write denoised actions [..., A] in the suite's convention."""
         stored = self.action_scale.backward(normalised).cpu().numpy()
-        return self.config.gripper.apply(stored.astype(np.float32))
+        return self.config.gripper.apply(stored.astype(np.float32), self.config.action_convention)
 
     def pixels(self, frames: Sequence[Frames]) -> Tensor:
         """Process pictures and put the cameras side by side.

@@ -30,7 +30,6 @@ from wamsim.contracts import (
     PolicyCard,
     Prediction,
 )
-from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
 
 VIDEO_NOISE, ACTION_NOISE = 0, 1  # streams of a query's noise
 
@@ -197,12 +196,12 @@ def card_of(model: FastWam, *, execute: int | None = None, notes: str = "") -> P
         )
     return PolicyCard(
         name=f"fastwam:{config.variant}",
-        action=DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+        action=config.action_convention,
         horizon=config.horizon,
         execute=config.execute if execute is None else execute,
         cameras=config.cameras,
         image_size=config.render_size,
-        proprio=EEF_AXIS_ANGLE_GRIPPER,
+        proprio=config.proprio_convention,
         orientation=config.orientation,
         imagines=imagines,
         notes=notes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from policies.flow_hwm.config import NETWORK_PARITY, PRESETS
+from policies.flow_hwm.config import NETWORK_PARITY, PRESETS, action_convention
 from wamsim.errors import nearest
 
 # Slips of the official sampling and evaluation code, each off unless named.
@@ -27,6 +27,7 @@ class FlowHWMOptions:
         init_seed: Of untrained weights.
         steps: Euler steps; None is the preset's.
         guidance: Classifier-free guidance; 1 does without; None is the preset's.
+        camera: What a new model looks through; None is the preset's.
         action: Action convention of a new model, by name; None is the preset's.
         frame_stride: Env steps between the frames of a window; None is the preset's.
         action_stride: Env steps between its actions; None is `frame_stride` where that is
@@ -43,6 +44,7 @@ class FlowHWMOptions:
     init_seed: int = 0
     steps: int | None = None
     guidance: float | None = None
+    camera: str | None = None
     action: str | None = None
     frame_stride: int | None = None
     action_stride: int | None = None
@@ -54,6 +56,8 @@ class FlowHWMOptions:
         """Refuse what no model could mean."""
         if self.preset not in PRESETS:
             raise nearest(self.preset, PRESETS, kind="preset of flow_hwm")
+        if self.action is not None:
+            action_convention(self.action)
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps={self.steps} must be 1 or more")
         for name in self.parity:

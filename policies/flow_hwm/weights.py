@@ -189,6 +189,7 @@ def _asked(options: FlowHWMOptions) -> dict[str, Any]:
     """What the options say about the config."""
     stride = options.frame_stride if options.action_stride is None else options.action_stride
     asked = {
+        "camera": options.camera,
         "action": options.action,
         "frame_stride": options.frame_stride,
         "action_stride": stride,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from policies.oracle.driving import Stop
 from policies.oracle.motion import Reference, Waypoint
 from policies.oracle.planner import Subgoal
 from policies.oracle.skills.base import Progress
@@ -18,7 +19,7 @@ class Memory:
         subgoals: What to do, in order.
         at: Which of them is being done; their number when all are.
         progress: How far its skill is.
-        waypoints, index: The script under way and the next waypoint of it.
+        waypoints, stops, index: The script under way, which has either, and the next of it.
         reached: Steps since that waypoint was reached.
         patience: Steps until it counts as blocked and is given up.
         reference: Where the hand should be.
@@ -33,3 +34,4 @@ class Memory:
     reached: int
     patience: int
     reference: Reference
+    stops: tuple[Stop, ...] = ()

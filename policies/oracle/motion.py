@@ -111,12 +111,12 @@ def advance(
         line = goal.pose.pos - before.pose.pos
         wanted = _along(to, line, hand.lag, turn + hand.turn_lag, top)
     elif goal.blend > 0 and after is not None:
-        wanted = _towards(to + _beyond(goal, after), top, ACCELERATION)
+        wanted = towards(to + _beyond(goal, after), top, ACCELERATION)
     else:
-        wanted = _towards(to, top, ACCELERATION)
-    velocity = _limited(reference.velocity, wanted, ACCELERATION)
-    turning = _towards(turn, TURNING * goal.speed, TURN_ACCELERATION)
-    spin = _limited(reference.spin, turning, TURN_ACCELERATION)
+        wanted = towards(to, top, ACCELERATION)
+    velocity = limited(reference.velocity, wanted, ACCELERATION)
+    turning = towards(turn, TURNING * goal.speed, TURN_ACCELERATION)
+    spin = limited(reference.spin, turning, TURN_ACCELERATION)
     return Reference(
         pose=Pose(
             reference.pose.pos + velocity * STEP_S,
@@ -131,16 +131,14 @@ def _along(to: Array, line: Array, lag: Array, turn: Array, top: float) -> Array
     """Velocity along a line; the hand comes onto it, and turns, before it goes on."""
     length = float(np.sqrt(line @ line))
     if length < 1e-6:
-        return _towards(to, top, ACCELERATION)
+        return towards(to, top, ACCELERATION)
     ahead = line / length
     left = float(to @ ahead)
     beside = to - left * ahead  # from the reference to the line
     off = beside + lag - float(lag @ ahead) * ahead  # from the hand to the line
     worst = max(float(np.sqrt(off @ off)) / BESIDE, float(np.sqrt(turn @ turn)) / TURNED)
     patience = float(np.clip(2.0 - worst, 0.1, 1.0))
-    return _towards(left * ahead, top * patience, ACCELERATION) + _towards(
-        beside, top, ACCELERATION
-    )
+    return towards(left * ahead, top * patience, ACCELERATION) + towards(beside, top, ACCELERATION)
 
 
 def _beyond(goal: Waypoint, following: Waypoint) -> Array:
@@ -150,7 +148,7 @@ def _beyond(goal: Waypoint, following: Waypoint) -> Array:
     return ahead * (min(goal.blend, length) / length) if length > 1e-6 else ahead
 
 
-def _towards(to: Array, top: float, acceleration: float) -> Array:
+def towards(to: Array, top: float, acceleration: float) -> Array:
     """Velocity towards a place so that one can still stop there."""
     distance = float(np.sqrt(to @ to))
     if distance < 1e-9:
@@ -158,7 +156,7 @@ def _towards(to: Array, top: float, acceleration: float) -> Array:
     return to * (min(top, LANDING * distance, math.sqrt(2 * acceleration * distance)) / distance)
 
 
-def _limited(velocity: Array, wanted: Array, acceleration: float) -> Array:
+def limited(velocity: Array, wanted: Array, acceleration: float) -> Array:
     """The wanted velocity, or as far towards it as a step's acceleration goes."""
     change = wanted - velocity
     size = float(np.sqrt(change @ change))

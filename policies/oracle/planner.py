@@ -18,6 +18,7 @@ from wamsim.errors import PolicyFault
 OPPOSITE = {"Open": "Close", "Close": "Open", "TurnOn": "TurnOff", "TurnOff": "TurnOn"}
 PLACING = ("On", "In", "Inside", "CentreIn", "InReceptacle", "AtSpot", "Touching")
 LEAVING = ("Far", "Clear")
+DRIVING = ("Parked",)
 MOVING_A_JOINT = ("Open", "Close", "TurnOn", "TurnOff")
 
 
@@ -43,7 +44,7 @@ def check(goal: Goal) -> None:
     Raises:
         PolicyFault: No skill serves a part of the goal; says which.
     """
-    _conjuncts(goal, _served)
+    _together(_conjuncts(goal, _served))
 
 
 def plan(goal: Goal, scene: Scene) -> tuple[Subgoal, ...]:
@@ -53,6 +54,7 @@ def plan(goal: Goal, scene: Scene) -> tuple[Subgoal, ...]:
         PolicyFault: The oracle has no skill for a part of the goal; says which.
     """
     wanted = list(dict.fromkeys(_conjuncts(goal, lambda p: _supported(p, scene))))
+    _together(wanted)
     openings: dict[Predicate, list[Predicate]] = {}
     for predicate in wanted:
         door = enclosure(predicate, scene)
@@ -116,9 +118,16 @@ def _conjuncts(goal: Goal, accept: Callable[[Predicate], Predicate]) -> list[Pre
     raise fault
 
 
+def _together(wanted: list[Predicate]) -> None:
+    """Refuse a goal that asks for a drive and for something beside it."""
+    drives = [p for p in wanted if p.name in DRIVING]
+    if drives and len(wanted) > 1:
+        raise _fault(drives[0], "it drives or works with its hand, not both in one task")
+
+
 def _served(predicate: Predicate) -> Predicate:
     """The predicate itself; raises where there is no skill of that name."""
-    if predicate.name in (*PLACING, *MOVING_A_JOINT, *LEAVING):
+    if predicate.name in (*PLACING, *MOVING_A_JOINT, *LEAVING, *DRIVING):
         return predicate
     raise _fault(predicate, f"it has no skill for {predicate.name}")
 
@@ -137,13 +146,16 @@ def _supported(predicate: Predicate, scene: Scene) -> Predicate:
         thing, joints = jointed(args[0], scene)
         if not joints:
             raise _fault(predicate, f"{thing.name!r} ({thing.category}) has no joint to move")
+    if name in DRIVING and scene.info.platform is None:
+        raise _fault(predicate, "the scene's robot stands on no base that drives")
     return predicate
 
 
 def _fault(predicate: Predicate, why: str) -> PolicyFault:
+    served = ", ".join((*PLACING, *MOVING_A_JOINT, *LEAVING, *DRIVING))
     return PolicyFault(
-        f"the oracle has no plan for {predicate}: {why}. It serves "
-        f"{', '.join((*PLACING, *MOVING_A_JOINT, *LEAVING))}; run this task with another policy."
+        f"the oracle has no plan for {predicate}: {why}. It serves {served}; run this task with "
+        f"another policy."
     )
 
 

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
 
 from envs.goals import Predicate, parse
 from envs.scene import Scene
 from policies.oracle import motion
 from policies.oracle.config import OracleConfig
+from policies.oracle.driving import Base, drive
+from policies.oracle.driving import patience_for as patience_for_stop
 from policies.oracle.geometry import Array
 from policies.oracle.memory import Memory
 from policies.oracle.motion import Reference
-from policies.oracle.planner import LEAVING, MOVING_A_JOINT, PLACING, Subgoal, check, plan
+from policies.oracle.planner import (
+    DRIVING,
+    LEAVING,
+    MOVING_A_JOINT,
+    PLACING,
+    Subgoal,
+    check,
+    plan,
+)
 from policies.oracle.room import at_stop, drawer, is_cramped, swings
 from policies.oracle.rows import PerScene, answer, oracle_card
 from policies.oracle.skills.base import DONE, MOVING, Progress, Skill, look_again
 from policies.oracle.skills.carrying import Carrying
+from policies.oracle.skills.driving import Driving
 from policies.oracle.skills.leaving import Leaving
 from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
 from policies.oracle.tracking import patience_for, roll
 from policies.oracle.view import View
 from wamsim.contracts import Observation, Policy, Prediction, PrivilegedState, Task
-from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, ActionConvention
+from wamsim.conventions import (
+    DELTA_EEF_BASE_TORSO_MODE,
+    DELTA_EEF_GRIPPER_CLOSE_POSITIVE,
+    ActionConvention,
+)
 from wamsim.errors import ConventionMismatch, PolicyFault
 
 WIDENINGS = 1  # second pulls at a drawer that is open, but not to its stop
@@ -38,6 +56,13 @@ class _Stage:
         self._skills: dict[str, Skill] = dict.fromkeys(PLACING, carrying)
         self._skills |= dict.fromkeys(MOVING_A_JOINT, moving)
         self._skills |= dict.fromkeys(LEAVING, Leaving())
+        if scene.info.platform is not None:
+            self._skills |= dict.fromkeys(DRIVING, Driving(self.view))
+
+    @cached_property
+    def base(self) -> Base:
+        """What the robot drives on."""
+        return Base(self.view)
 
     def skill(self, goal: Predicate) -> Skill:
         """The skill that serves a predicate."""
@@ -47,12 +72,19 @@ class _Stage:
 
 
 class Oracle:
-    """Plans from the goal with privileged state. Knows no suite."""
+    """Plans from the goal with privileged state. Knows no suite.
 
-    def __init__(self, config: OracleConfig) -> None:
+    Args:
+        config: Its options.
+        action: What it speaks: the arm's seven channels, or those of an arm on a base.
+    """
+
+    def __init__(
+        self, config: OracleConfig, action: ActionConvention = DELTA_EEF_GRIPPER_CLOSE_POSITIVE
+    ) -> None:
         self._config = config
         self._stages = PerScene(_Stage)
-        self.card = oracle_card(config, DELTA_EEF_GRIPPER_CLOSE_POSITIVE)
+        self.card = oracle_card(config, action)
 
     def speaking(self, action: ActionConvention) -> Policy:
         """The oracle for robots that understand another convention.
@@ -62,11 +94,13 @@ class Oracle:
         """
         from policies.oracle.two_arms.policy import SPOKEN, TwoArmOracle
 
+        if action == DELTA_EEF_BASE_TORSO_MODE:
+            return Oracle(self._config, action)
         if action not in SPOKEN:
+            own = (DELTA_EEF_GRIPPER_CLOSE_POSITIVE, DELTA_EEF_BASE_TORSO_MODE)
             raise ConventionMismatch(
-                f"the oracle speaks {self.card.action.name}, "
-                f"{', '.join(a.name for a in SPOKEN)}, but not {action.name}. "
-                f"Choose suites that expect one of these."
+                f"the oracle speaks {', '.join(a.name for a in (*own, *SPOKEN))}, but not "
+                f"{action.name}. Choose suites that expect one of these."
             )
         return TwoArmOracle(self._config, action)
 
@@ -101,10 +135,20 @@ class Oracle:
                 memory = _begin(view, state, seed)
             memory = replace(memory, reference=motion.leashed(memory.reference, view.eef))
             memory = _decide(stage, memory)
-            config = self._config
-            return roll(
-                view, state, memory, step, self.card.horizon, config.noise, config.noise_floor
+            config, horizon = self._config, self.card.horizon
+            if memory.index < len(memory.stops):
+                # The hand goes along: it is where it is.
+                memory = replace(memory, reference=Reference.at_rest(view.eef))
+                return drive(stage.base, view, state, memory, step, horizon, config.noise)
+            actions, meant, memory = roll(
+                view, state, memory, step, horizon, config.noise, config.noise_floor
             )
+            return self._spoken(actions), self._spoken(meant), memory
+
+    def _spoken(self, arm: Array) -> Array:
+        """The arm's channels [H, 7] in the convention of the card: a base stands."""
+        rest = np.array(self.card.action.hold[arm.shape[1] :])
+        return np.concatenate([arm, np.tile(rest, (len(arm), 1))], axis=1)
 
 
 def _begin(view: View, state: PrivilegedState, seed: int) -> Memory:
@@ -134,6 +178,8 @@ def _decide(stage: _Stage, memory: Memory) -> Memory:
     subgoal, progress = memory.subgoals[memory.at], memory.progress
     goal = subgoal.predicate
     skill = stage.skill(goal)
+    if memory.index < len(memory.stops):
+        return memory
     if memory.index < len(memory.waypoints):
         # What slips does so in a closed hand: letting go is not losing.
         closed = memory.waypoints[memory.index].gap == motion.CLOSED
@@ -159,16 +205,21 @@ def _decide(stage: _Stage, memory: Memory) -> Memory:
     try:
         script = skill.proceed(view, goal, progress)
     except PolicyFault:
-        if not memory.waypoints:
+        if not (memory.waypoints or memory.stops):
             raise  # nothing was done yet: the task is beyond us, and says why
         script = look_again(view, progress)
+    if script.stops:
+        patience = patience_for_stop(stage.base, stage.base.now(view), script.stops, 0)
+    else:
+        patience = patience_for(memory.reference, script.waypoints, 0)
     return replace(
         memory,
         progress=script.progress,
         waypoints=script.waypoints,
+        stops=script.stops,
         index=0,
         reached=0,
-        patience=patience_for(memory.reference, script.waypoints, 0),
+        patience=patience,
     )
 
 

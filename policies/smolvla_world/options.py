@@ -6,8 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from policies.smolvla_world.config import Config
+from policies.interface import check_interface, chosen, keep_trained
+from policies.smolvla_world.config import FAMILY_NAME, Config
 from policies.smolvla_world.presets import PRESETS, configuration
+from wamsim.conventions import ACTIONS, PROPRIOS
 from wamsim.errors import WamsimError
 
 # Options that change weights or what they were trained for. None means: as the preset, or
@@ -28,6 +30,9 @@ class SmolVLAWorldOptions:
         checkpoint: Folder or hub id: one of wamsim's, or LeRobot's `smolvla` (variant base)
             or `smolvla_world` (variant late_gated_xattn); None: untrained weights.
         preset: "tiny" or "published"; for LeRobot checkpoints, the VLM's shape.
+        cameras, action, proprio: What an untrained model looks through (the first is the one
+            whose future it imagines) and which conventions it speaks, by name; for LeRobot
+            checkpoints, what theirs are called here.
         device: Where the model runs.
         execute: Actions run per query; None: all of the chunk, as LeRobot does.
         init_seed: Of untrained weights.
@@ -46,6 +51,9 @@ class SmolVLAWorldOptions:
 
     checkpoint: str | None = None
     preset: str = "tiny"
+    cameras: tuple[str, ...] | None = None
+    action: str | None = None
+    proprio: str | None = None
     device: str = "cpu"
     execute: int | None = None
     init_seed: int = 0
@@ -85,8 +93,29 @@ class SmolVLAWorldOptions:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if self.checkpoint is not None and self.init_from is not None:
             raise ValueError("give checkpoint or init_from, not both: both fill the host")
+        check_interface(FAMILY_NAME, **self.interface)
         # misspelt values are refused here, before anything is built
         self._running(configuration("base", self.preset)).with_fusion(**self._switches())
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """The fields of `Config` that these options choose."""
+        return chosen(cameras=self.cameras, action=self.action, proprio=self.proprio)
+
+    def base(self, variant: str) -> Config:
+        """Give the preset's configuration with these options' cameras and conventions."""
+        config = configuration(variant, self.preset)
+        host = config.host
+        action = ACTIONS[self.action or config.action].dim
+        state = PROPRIOS[self.proprio or config.proprio].dim
+        host = dataclasses.replace(
+            host,
+            action_dim=action,
+            state_dim=state,
+            max_action_dim=max(action, host.max_action_dim),
+            max_state_dim=max(state, host.max_state_dim),
+        )
+        return dataclasses.replace(config, host=host, **self.interface)
 
     def resolve(self, variant: str) -> Config:
         """Give the configuration of an untrained model with these options.
@@ -94,7 +123,7 @@ class SmolVLAWorldOptions:
         Raises:
             WamsimError: Options that do not go together, or not with the variant.
         """
-        config = self._running(configuration(variant, self.preset))
+        config = self._running(self.base(variant))
         switches = self._switches()
         if self.flare_tokens is not None and variant != "flare_tokens":
             raise WamsimError(
@@ -118,6 +147,7 @@ class SmolVLAWorldOptions:
         Raises:
             WamsimError: An option contradicts what the checkpoint was trained as.
         """
+        keep_trained(FAMILY_NAME, self.interface, config)
         for name, wanted in self._switches().items():
             has = getattr(config.fusion, name)
             if name != "memory_rollout" and has != wanted:

@@ -97,7 +97,7 @@ class SmolVLAWorldPolicy:
             else None,
         )
         actions = config.gripper.apply(
-            model.denormalise(done.actions).cpu().numpy().astype(np.float32)
+            model.denormalise(done.actions).cpu().numpy().astype(np.float32), self.card.action
         )
         return Prediction(
             actions=actions,

@@ -23,7 +23,6 @@ from policies.checkpoint import (
 from policies.smolvla_world.config import Config
 from policies.smolvla_world.model import SmolVLAWorld, build
 from policies.smolvla_world.options import SmolVLAWorldOptions
-from policies.smolvla_world.presets import configuration
 from policies.smolvla_world.statistics import find_statistics
 from wamsim.conventions import PROPRIOS
 
@@ -151,7 +150,7 @@ def lerobot_config(
             raise CheckpointMismatch(
                 f"the checkpoint has {field}={document[field]!r}; only {wanted[0]!r} is built"
             )
-    base = configuration(variant, options.preset)
+    base = options.base(variant)
     vlm, host = base.host.vlm, base.host
     layers = int(document.get("num_vlm_layers", vlm.layers))
     experts = int(document.get("num_expert_layers", -1))

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from policies.interface import check_interface, chosen
 from policies.preprocess import GripperSteps, ImageSteps
 from policies.spatialvla.plain import from_plain, to_plain
 from wamsim.conventions import (
@@ -169,8 +170,9 @@ class SpatialVLAConfig:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r} must be one of {', '.join(VARIANTS)}")
-        if self.action_name not in ACTIONS or self.proprio_name not in PROPRIOS:
-            raise ValueError(f"unknown convention {self.action_name!r} or {self.proprio_name!r}")
+        check_interface(
+            FAMILY_NAME, cameras=self.cameras, action=self.action_name, proprio=self.proprio_name
+        )
         if self.voxel_m <= 0 or self.max_visual_tokens < 1 or self.text_tokens < 2:
             raise ValueError("voxel_m, max_visual_tokens must be positive, text_tokens >= 2")
         if not self.deep:
@@ -237,6 +239,8 @@ class SpatialVLAOptions:
     Attributes:
         checkpoint: Folder or hub id of weights saved by wamsim; None starts untrained.
         preset: tiny or published.
+        cameras, action, proprio: What an untrained model looks through and which conventions
+            it speaks, by name; proprio only where there is a state token.
         device, dtype: Where, and float32 or bfloat16.
         execute: Env steps per query; None runs the whole chunk.
         init_seed: Of untrained weights.
@@ -253,6 +257,9 @@ class SpatialVLAOptions:
 
     checkpoint: str | None = None
     preset: str = "tiny"
+    cameras: tuple[str, ...] | None = None
+    action: str | None = None
+    proprio: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
     execute: int | None = None
@@ -284,6 +291,7 @@ class SpatialVLAOptions:
             given = getattr(self, name)
             if given is not None and given not in values:
                 raise ValueError(f"{name}={given!r} must be one of {', '.join(values)}")
+        check_interface(FAMILY_NAME, cameras=self.cameras, action=self.action, proprio=self.proprio)
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
         parts = self.backbone or self.vision or self.expert
@@ -291,6 +299,11 @@ class SpatialVLAOptions:
             raise ValueError("give either checkpoint or its parts backbone, vision, expert")
         if parts and self.preset != "published":
             raise ValueError("published parts need preset=published")
+
+    @property
+    def interface(self) -> dict[str, Any]:
+        """Cameras and conventions among `changes`."""
+        return chosen(cameras=self.cameras, action_name=self.action, proprio_name=self.proprio)
 
     def changes(self) -> dict[str, Any]:
         """Give the fields of `SpatialVLAConfig` that these options set."""
@@ -301,4 +314,4 @@ class SpatialVLAOptions:
         for name, kind in (("mask", Mask), ("sharing", Sharing), ("time_law", TimeLaw)):
             text = getattr(self, name)
             out[name] = None if text is None else kind(text)
-        return {name: value for name, value in out.items() if value is not None}
+        return {**chosen(**out), **self.interface}

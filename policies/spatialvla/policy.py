@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from policies.checkpoint import CheckpointMismatch, Identity
+from policies.interface import keep_trained
 from policies.noise import noise_from_seeds
 from policies.spatialvla.config import FAMILY_NAME, SpatialVLAOptions
 from policies.spatialvla.inputs import from_observation
@@ -83,7 +84,7 @@ class SpatialVLAPolicy:
             actions = model.denoise(prefix, noise, steps=self.steps)
         chunk: NDArray[np.float32] = actions.cpu().numpy()
         timings = {"perceive": seen - began, "denoise": self._now() - seen}
-        return Prediction(actions=config.gripper.apply(chunk), timings=timings)
+        return Prediction(actions=config.gripper.apply(chunk, config.action), timings=timings)
 
     def _now(self) -> float:
         if self.model.device.type == "cuda":
@@ -109,6 +110,7 @@ def build(variant: str, options: SpatialVLAOptions) -> SpatialVLAPolicy:
                     f"option {name} asks for {wanted}, but the checkpoint has {has}. Leave the "
                     f"option out. Checkpoint: {options.checkpoint}"
                 )
+        keep_trained(FAMILY_NAME, options.interface, model.config)
         config, origin = model.config, "own checkpoint"
     else:
         model, origin = None, f"untrained, init_seed {options.init_seed}"
@@ -116,6 +118,11 @@ def build(variant: str, options: SpatialVLAOptions) -> SpatialVLAPolicy:
         config = dataclasses.replace(config, **options.changes())
     except ValueError as error:
         raise WamsimError(f"policy {FAMILY_NAME}:{variant}: {error}") from error
+    if options.proprio is not None and not config.use_state:
+        raise WamsimError(
+            f"policy {FAMILY_NAME}:{variant} has no state token, so proprio={options.proprio} "
+            f"would do nothing. Leave it out, or take deep_fusion with use_state=true."
+        )
     if model is None:
         model = untrained(config, options.init_seed)
         if options.backbone or options.vision or options.expert:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from envs.goals import Predicate
+from policies.oracle.driving import Stop
 from policies.oracle.geometry import Array, Pose
 from policies.oracle.motion import OPEN, Waypoint
 from policies.oracle.view import View
@@ -77,10 +78,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Script:
-    """Waypoints to go through, and where the skill is when they are behind."""
+    """What to go through, and where the skill is when it is behind.
+
+    Attributes:
+        waypoints: Of the hand.
+        progress: Afterwards.
+        stops: Of the base; a script has these or waypoints, not both.
+    """
 
     waypoints: tuple[Waypoint, ...]
     progress: Progress = field(default_factory=Progress)
+    stops: tuple[Stop, ...] = ()
 
 
 class Skill(Protocol):

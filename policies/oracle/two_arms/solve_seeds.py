@@ -19,7 +19,7 @@ import numpy as np
 
 import envs.bimanual.seeds
 from envs import goals
-from envs.bimanual.suite import BimanualBackend
+from envs.bimanual.suite import DRAWS, BimanualBackend
 from envs.runtime import Simulation
 from envs.scene import Start, SuiteOptions
 from policies.oracle.config import OracleConfig
@@ -107,7 +107,7 @@ def main(names: Sequence[str]) -> None:
                 f"{time.perf_counter() - began:.0f} s",
                 flush=True,
             )
-            text = json.dumps({"version": backend.suite.version, "rejected": table}, indent=1)
+            text = json.dumps({"draws": DRAWS, "rejected": table}, indent=1)
             path.write_text(text + "\n")
 
 
