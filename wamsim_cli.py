@@ -250,10 +250,13 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder of the training; an existing one goes on.")],
     preset: Annotated[str, typer.Option(help="Size of the model.")] = "tiny",
     part: Annotated[
-        str, typer.Option(help="all, or a part that is trained beforehand: tokenizer.")
+        str, typer.Option(help="all, or a part that is trained beforehand: tokenizer, backbone.")
     ] = "all",
     tokenizer: Annotated[
         Path | None, typer.Option(help="Checkpoint to take the trained tokenizer from.")
+    ] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="Checkpoint to take the trained backbone from.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 10_000,
     batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 64,
@@ -345,7 +348,7 @@ def train_command(
             cache=resources.cache_dir / "features",
             config=config,
             part=part,
-            tokenizer=tokenizer,
+            taken={n: p for n, p in {"tokenizer": tokenizer, "backbone": backbone}.items() if p},
             half=half,
         )
 

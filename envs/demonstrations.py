@@ -258,7 +258,8 @@ class Draughtsman:
         view, record, arrays = self._viewpoint, episode.record, episode.arrays
         painter = self._painters.of(task)
         steps = record.steps
-        for name, rows in (("actions", steps), ("robot_state", steps + 1)):
+        said = [("intended", steps)] if "intended" in arrays else []
+        for name, rows in (("actions", steps), ("robot_state", steps + 1), *said):
             if name not in arrays or len(arrays[name]) != rows:
                 raise RecordCorrupt(f"{record.key} has not {rows} rows of {name}")
         shots = replay.draw_episode(painter, episode, view.cameras, view.size, depth=view.depth)

@@ -29,6 +29,7 @@ class BatchSpec:
         depth: Also metric depth and camera matrices.
         executed: Actions as they were executed (world models); else as the expert meant them,
             where the demonstrations tell the two apart.
+        keyframe: Also proprioception at the next keyframe (see `policies.training.keyframes`).
     """
 
     cameras: tuple[str, ...]
@@ -39,6 +40,7 @@ class BatchSpec:
     proprio: ProprioConvention | None
     depth: bool = False
     executed: bool = False
+    keyframe: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Batch:
         seed: int64 [B], for noise that must not depend on the batch; None draws freely.
         features: name -> [B, ...], what a model's ``frozen_features`` gave for these samples
             (see `policies.training.features`); None where they were not computed beforehand.
+        keyframe: float32 [B, P], proprioception at the next keyframe, or None.
     """
 
     frames: Mapping[str, Tensor]
@@ -79,6 +82,7 @@ class Batch:
     extrinsics: Mapping[str, Tensor] | None = None
     seed: Tensor | None = None
     features: Mapping[str, Tensor] | None = None
+    keyframe: Tensor | None = None
 
     @property
     def size(self) -> int:

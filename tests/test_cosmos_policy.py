@@ -181,8 +181,8 @@ def test_missing_proprioception_is_named(direct_model: CosmosModel) -> None:
 
 
 def test_too_long_an_instruction_is_refused(direct_model: CosmosModel) -> None:
-    obs = dataclasses.replace(observation(direct_model.config, 1), instruction=["x" * 128])
-    with pytest.raises(InstructionTooLong, match="129 tokens, but the text encoder takes 128"):
+    obs = dataclasses.replace(observation(direct_model.config, 1), instruction=["x " * 33])
+    with pytest.raises(InstructionTooLong, match="33 tokens, but the text encoder takes 32"):
         CosmosPolicy(direct_model).act(obs)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fastwam_doubles import drawn, inputs, observation
+from torch import Tensor
 
 from policies.fastwam.config import VARIANTS
 from policies.fastwam.flow import loss_weight, sampling_schedule, shifted, weight_constants
@@ -216,3 +217,25 @@ def test_what_the_caches_save(variant: str, capsys: pytest.CaptureFixture[str]) 
             f"cached, {seconds[False] / seconds[True]:.2f} times as fast"
         )
     assert seconds[True] < seconds[False] * 1.2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_several_noises_of_a_sample_share_one_video(variant: str) -> None:
+    model = drawn(variant)
+    latents, actions, times, context = inputs(model, 2)
+    others, later = torch.randn_like(actions), times[1] / 2
+    many = torch.stack([actions, others], 1).flatten(0, 1)
+    many_times = torch.stack([times[1], later], 1).flatten()
+
+    def answer(actions: Tensor, when: Tensor) -> tuple[Tensor, Tensor]:
+        if variant == "idm":
+            three = (times[0], times[0] / 3, when)
+            return model.idm_velocities(latents, latents + 0.1, actions, three, context)
+        return model.velocities(latents, actions, (times[0], when), context)
+
+    video, action = answer(many, many_times)
+    for place, (one, when) in enumerate([(actions, times[1]), (others, later)]):
+        alone = answer(one, when)
+        torch.testing.assert_close(video, alone[0])
+        torch.testing.assert_close(action[place::2], alone[1])

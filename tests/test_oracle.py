@@ -330,7 +330,7 @@ def test_memory_is_a_value(start: PrivilegedState) -> None:
 
 @pytest.mark.sim
 def test_noise_is_added_by_seed_and_none_is_exactly_none(start: PrivilegedState) -> None:
-    oracles = {n: Oracle(OracleConfig(noise=n, execute=8)) for n in (0.0, 0.2)}
+    oracles = {n: Oracle(OracleConfig(noise=n)) for n in (0.0, 0.2)}
 
     def chunk(noise: float, seed: int) -> np.ndarray:
         return ask(oracles[noise], start, seed=seed).actions[0]
@@ -338,13 +338,15 @@ def test_noise_is_added_by_seed_and_none_is_exactly_none(start: PrivilegedState)
     calm = chunk(0.0, 3)
     assert np.array_equal(calm, chunk(0.0, 4))
     noisy = chunk(0.2, 3)
-    added = [motion.perturbation(3, step, 0.2) for step in range(8)]  # reaching: all of it
+    added = motion.perturbation(3, 0, 0.2)[None]  # reaching: all of it
     assert noisy[:, :6] == pytest.approx(np.clip(calm[:, :6] + added, -1, 1), abs=1e-6)
     assert np.array_equal(noisy[:, 6], calm[:, 6])  # fingers are left alone
     meant = ask(oracles[0.2], start, seed=3).intended
     assert meant is not None
-    assert meant[0] == pytest.approx(calm, abs=2e-3)  # imitation learns from this
-    assert ask(oracles[0.0], start).intended is None
+    assert meant.shape == (1, 8, 7)  # imitation learns from this: the calm oracle's chunk
+    unseen = ask(Oracle(OracleConfig(execute=8)), start, seed=3)
+    assert meant[0] == pytest.approx(unseen.actions[0], abs=2e-3)
+    assert unseen.intended is None
     assert np.array_equal(noisy, chunk(0.2, 3))
     assert np.abs(noisy - chunk(0.2, 4)).max() > 0.02
 
@@ -366,6 +368,37 @@ def test_what_is_meant_does_not_depend_on_where_the_hand_was_pushed_from(
     assert np.array_equal(one.intended, other.intended)
     # the reference is 1 cm to the side: 0.09 m/s more are asked for, a third of an action
     assert other.actions[0, 0, 1] - one.actions[0, 0, 1] > 0.1
+
+
+def test_pushes_drive_the_hand_aside_now_and_then() -> None:
+    pushes = [motion.push(5, step, 0.5) for step in range(4000)]
+    lengths, run = [], 0
+    for push in [*pushes, None]:
+        if push is None and run:
+            lengths.append(run)
+        run = 0 if push is None else run + 1
+    assert 60 < len(lengths) <= 100  # of 100 windows about 80 have one
+    assert all(5 <= n <= 28 for n in lengths)  # two may follow one another
+    strong = [float(np.hypot(*p[:2])) for p in pushes if p is not None]
+    assert min(strong) >= 0.15
+    assert max(strong) <= 0.5
+    assert motion.push(5, 3, 0.0) is None
+
+
+@pytest.mark.sim
+def test_after_a_push_the_way_is_planned_anew_from_where_the_hand_is(
+    start: PrivilegedState,
+) -> None:
+    oracle = Oracle(OracleConfig(push=0.5))
+    first = ask(oracle, start, seed=3)
+    assert first.memory
+    step = next(s for s in range(1, 400) if motion.push(3, s - 1, 0.5) is not None)
+    later = ask(oracle, start, memory=list(first.memory), seed=3, step=step)
+    assert later.memory
+    was, now = first.memory[0], later.memory[0]
+    assert was.waypoints[0].pose.pos == pytest.approx(now.waypoints[0].pose.pos)
+    assert now.index == 0
+    assert now.before == was.before
 
 
 @pytest.mark.sim

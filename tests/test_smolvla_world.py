@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +21,18 @@ from smolvla_world_doubles import (
     tiny,
 )
 
+from envs.scene import SuiteOptions
 from policies.smolvla_world import FAMILY, SmolVLAWorldOptions
 from policies.smolvla_world.config import MEMORIES_ROLLOUT, Config
 from policies.smolvla_world.fusion import Memory
+from policies.smolvla_world.inputs import turn
 from policies.smolvla_world.memory import Draws
 from policies.smolvla_world.presets import VARIANTS, configuration
 from policies.smolvla_world.sampling import sample
 from policies.smolvla_world.tokens import TextTooLong, Tokenizer
-from policies.smolvla_world.training import Step, turn
+from policies.smolvla_world.training import Step
+from policies.words import word_ids
+from wamsim import registry
 from wamsim.contracts import Imaginer
 from wamsim.conventions import Orientation, orient
 from wamsim.errors import UnknownName, WamsimError
@@ -293,16 +299,29 @@ def test_features_cannot_be_drawn() -> None:
         policy.decode(np.zeros((1, 4, 64)))
 
 
-def test_tokens_are_bytes_and_end_with_a_newline() -> None:
-    ids, valid = Tokenizer("bytes", 6)(["ab", "", "é\n"])
-    assert ids.tolist() == [[98, 99, 11, 0, 0, 0], [11, 0, 0, 0, 0, 0], [196, 170, 11, 0, 0, 0]]
-    assert valid.sum(1).tolist() == [3, 1, 3]
+def test_tokens_are_words() -> None:
+    ids, valid = Tokenizer("words", 3, 100)(["Open it", "", "it  open\n"])
+    one, other = (zlib.crc32(word) % 99 + 1 for word in (b"open", b"it"))
+    assert ids.tolist() == [[one, other, 0], [0, 0, 0], [other, one, 0]]
+    assert valid.sum(1).tolist() == [2, 0, 2]
+
+
+def test_instructions_differ_in_their_words_ids(tmp_path: Path) -> None:
+    vocabulary = tiny("base").model.config.host.vlm.vocabulary
+    instructions = {
+        task.instruction.lower()
+        for name in registry.suite_names()
+        for task in registry.suite(name, SuiteOptions(cache_dir=tmp_path)).suite.tasks
+    }
+    assert len(instructions) > 100
+    ids = {tuple(word_ids(text, vocabulary)) for text in instructions}
+    assert len(ids) == len(instructions)
 
 
 def test_too_long_an_instruction_is_refused() -> None:
     policy = tiny("base")
     obs = observation(policy.card, 1, instruction=["word " * 40])
-    with pytest.raises(TextTooLong, match="has 201 tokens, the model takes 128"):
+    with pytest.raises(TextTooLong, match="has 40 tokens, the model takes 32"):
         policy.act(obs)
 
 

@@ -154,7 +154,7 @@ def test_a_lerobot_smolvla_gives_the_same_actions(tmp_path: Path) -> None:
     # the published VLM is bfloat16; ours here is exact in it
     folder = _write(tmp_path / "it", state, _document(source.model, "smolvla"))
     _statistics_file(tmp_path / "it")
-    loaded = make("base", SmolVLAWorldOptions(checkpoint=folder, tokenizer="bytes"))
+    loaded = make("base", SmolVLAWorldOptions(checkpoint=folder, tokenizer="words"))
     obs = observation(source.card, 2)
     assert np.array_equal(loaded.act(obs).actions, source.act(obs).actions)
     assert loaded.model.config.host.steps == 3
@@ -231,11 +231,11 @@ def test_a_lerobot_smolvla_world_and_its_separate_encoder(tmp_path: Path) -> Non
     encoder["predictor.layernorm.weight"] = torch.zeros(3)  # the published file has it
     _write(tmp_path / "vjepa", encoder, {"model_type": "vjepa2"})
     with pytest.raises(CheckpointMismatch, match="give world_encoder='facebook/vjepa2-vitg"):
-        make("late_gated_xattn", SmolVLAWorldOptions(checkpoint=folder, tokenizer="bytes"))
+        make("late_gated_xattn", SmolVLAWorldOptions(checkpoint=folder, tokenizer="words"))
     loaded = make(
         "late_gated_xattn",
         SmolVLAWorldOptions(
-            checkpoint=folder, tokenizer="bytes", world_encoder=str(tmp_path / "vjepa")
+            checkpoint=folder, tokenizer="words", world_encoder=str(tmp_path / "vjepa")
         ),
     )
     obs = observation(source.card, 2)
@@ -290,11 +290,11 @@ def test_a_tokenizer_from_files(tmp_path: Path) -> None:
     raw = Raw(WordLevel({"<pad>": 2, "go": 5, "\n": 7, "?": 0}, unk_token="?"))
     raw.pre_tokenizer = Split("\n", "isolated")
     PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>").save_pretrained(tmp_path)
-    ids, valid = Tokenizer(str(tmp_path), 4)(["go", "go\n"])
+    ids, valid = Tokenizer(str(tmp_path), 4, 8)(["go", "go\n"])
     assert ids.tolist() == [[5, 7, 2, 2]] * 2
     assert valid.tolist() == [[True, True, False, False]] * 2
     with pytest.raises(CheckpointMismatch, match="is no local folder"):
-        Tokenizer("nobody/nothing", 4)(["go"])
+        Tokenizer("nobody/nothing", 4, 8)(["go"])
 
 
 # --------------------------------------------------------------------------------- sizes

@@ -17,6 +17,7 @@ from policies.checkpoint import Statistics
 from policies.training import augmentation
 from policies.training.config import TrainConfig
 from policies.training.job import ABOUT, Job, train
+from policies.training.keyframes import next_keyframes
 from policies.training.loop import Events, Trainer
 from policies.training.sampling import Sampler, split
 from policies.training.statistics import statistics_of
@@ -144,17 +145,48 @@ def test_samples_may_begin_at_every_fourth_step(folder: Path) -> None:
 
 def test_policies_learn_what_was_meant_and_world_models_what_was_done(tmp_path: Path) -> None:
     one = demonstration(0, steps=6, size=16)
-    meant = one.actions * 0.5
+    meant = np.stack([one.actions * 0.5 + k for k in range(4)], axis=1)  # [S, L, A]
     write_demonstration(tmp_path / "0.safetensors", dataclasses.replace(one, intended=meant))
     demonstrations = open_set([tmp_path])
-    for executed, truth in ((False, meant), (True, one.actions)):
+    done = one.actions
+    for executed, truth, every in ((False, meant[1], meant[:, 0]), (True, done[1:5], done)):
         spec = dataclasses.replace(SPEC, executed=executed)
         batch = Sampler(demonstrations, spec, np.arange(6), batch=1, seed=0).make(
             [1], np.array([0])
         )
-        np.testing.assert_array_equal(batch.actions[0], truth[1:5])
+        np.testing.assert_array_equal(batch.actions[0], truth)
         found = statistics_of(demonstrations, spec, object()).values["action"]["max"]
-        np.testing.assert_allclose(found, truth.max(0), rtol=1e-6)
+        np.testing.assert_allclose(found, every.max(0), rtol=1e-6)
+
+
+def test_a_chunk_longer_than_the_expert_said_is_refused(tmp_path: Path) -> None:
+    one = demonstration(0, steps=6, size=16)
+    short = dataclasses.replace(one, intended=np.repeat(one.actions[:, None], 3, axis=1))
+    write_demonstration(tmp_path / "0.safetensors", short)
+    with pytest.raises(UnusableDemonstrations, match=r"for 3 steps ahead.*chunks of 4"):
+        Sampler(open_set([tmp_path]), SPEC, np.arange(6), batch=1, seed=0)
+
+
+def test_keyframes_are_where_a_gripper_is_told_otherwise() -> None:
+    hold = np.tile(np.float32(DELTA_EEF_GRIPPER_CLOSE_POSITIVE.hold), (7, 1))
+    hold[2:5, 6] = 1.0  # closes at step 2, opens at 5
+    found = next_keyframes(hold, DELTA_EEF_GRIPPER_CLOSE_POSITIVE)
+    assert found.tolist() == [2, 2, 5, 5, 5, 7, 7]
+
+
+def test_a_batch_holds_the_next_keyframe(folder: Path) -> None:
+    demonstrations = open_set([folder])
+    spec = dataclasses.replace(SPEC, keyframe=True)
+    batch = Sampler(demonstrations, spec, np.arange(6), batch=2, seed=0).make(
+        [0, 4], np.zeros(2, np.int64)
+    )
+    file = demonstrations.files[0]
+    assert spec.proprio is not None
+    places = next_keyframes(file.actions(executed=False), spec.action)[[0, 4]]
+    assert batch.keyframe is not None
+    np.testing.assert_array_equal(
+        batch.keyframe, file.whole(f"proprio/{spec.proprio.name}")[places]
+    )
 
 
 # --------------------------------------------------------------------- augmentation
@@ -329,7 +361,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("part", ["all", "tokenizer"])
+@pytest.mark.parametrize("part", ["all", "tokenizer", "backbone"])
 def test_a_killed_training_gives_the_same_bytes(squares: Path, tmp_path: Path, part: str) -> None:
     whole = train(job(squares, tmp_path / "whole", part=part))
 
@@ -385,7 +417,7 @@ def test_a_tokenizer_is_adopted_by_another_variant_and_left_alone(
 ) -> None:
     tokenizer = train(job(squares, tmp_path / "tokenizer", part="tokenizer"))
     assert json.loads((tokenizer / ABOUT).read_text())["quality"]["psnr_db"] > 0
-    joint = train(job(squares, tmp_path / "joint", "fastwam:joint", tokenizer=tokenizer))
+    joint = train(job(squares, tmp_path / "joint", "fastwam:joint", taken={"tokenizer": tokenizer}))
     first, second = weights(tokenizer), weights(joint)
     untrained = registry.make_policy(registry.choose_policy("fastwam:joint")).model  # type: ignore[attr-defined]
     moved = False

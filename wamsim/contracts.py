@@ -229,7 +229,7 @@ class Prediction:
 
     Attributes:
         actions: float32 [B, H, A] in the card's action convention.
-        intended: float32 [B, H, A]; what an expert meant where it perturbed its own actions
+        intended: float32 [B, L, A]; what an expert meant where it perturbed its own actions
             on purpose. Recorded, never executed: imitation learns from it (DART,
             arXiv:1703.09327). None when the actions are what was meant.
         imagined: What it foresaw, or None.

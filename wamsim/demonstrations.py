@@ -28,6 +28,7 @@ from wamsim.whole_file import write_whole
 
 FORMAT_VERSION = 1
 _HEADER = "wamsim.demonstration"
+INTENDED = "intended"
 
 
 class UnusableDemonstrations(WamsimError):
@@ -75,7 +76,8 @@ class Demonstration:
     Attributes:
         info: What it is of.
         actions: float32 [S, A], as executed.
-        intended: float32 [S, A], what the expert meant where it perturbed them; None: the same.
+        intended: float32 [S, L, A], the next L actions as the expert meant them at each step,
+            where it perturbed them; None: the actions that follow.
         frames: camera -> uint8 [S + 1, H, W, 3] RGB, upright.
         proprio: Convention's name -> float32 [S + 1, P].
         depth: camera -> float32 [S + 1, H, W] metres.
@@ -96,7 +98,9 @@ class Demonstration:
         steps = self.info.steps
         if self.actions.shape[:1] != (steps,):
             raise ValueError(f"actions {self.actions.shape} for {steps} steps")
-        if self.intended is not None and self.intended.shape != self.actions.shape:
+        if self.intended is not None and (
+            self.intended.ndim != 3 or self.intended[:, 0].shape != self.actions.shape
+        ):
             raise ValueError(f"intended {self.intended.shape}, actions {self.actions.shape}")
         for what in ("frames", "proprio", "depth", "extrinsics"):
             for name, array in getattr(self, what).items():
@@ -115,7 +119,7 @@ def write_demonstration(path: Path, demonstration: Demonstration) -> None:
     """
     arrays: dict[str, NDArray[Any]] = {"actions": demonstration.actions}
     if demonstration.intended is not None:
-        arrays["intended"] = demonstration.intended
+        arrays[INTENDED] = demonstration.intended
     for what in ("frames", "proprio", "depth", "intrinsics", "extrinsics"):
         for name, array in getattr(demonstration, what).items():
             arrays[f"{what}/{name}"] = np.ascontiguousarray(array)
@@ -148,9 +152,27 @@ class DemonstrationFile:
             ) from error
         self.names: frozenset[str] = frozenset(self._file.keys())
 
-    def actions(self, *, executed: bool) -> str:
-        """Name of the array of actions: as executed, or as the expert meant them."""
-        return "intended" if not executed and "intended" in self.names else "actions"
+    def actions(self, *, executed: bool) -> NDArray[np.float32]:
+        """All actions [S, A]: as executed, or as the expert meant them."""
+        if executed or INTENDED not in self.names:
+            return self.whole("actions")
+        return self.whole(INTENDED)[:, 0]
+
+    def chunk(self, step: int, horizon: int, *, executed: bool) -> NDArray[np.float32]:
+        """The actions from a step on, as executed or as the expert meant them there.
+
+        Returns:
+            [<= horizon, A]; fewer at the episode's end.
+        """
+        stop = min(step + horizon, self.info.steps)
+        if executed or INTENDED not in self.names:
+            return self.rows("actions", step, stop)
+        return self.rows(INTENDED, step, step + 1)[0, : stop - step]
+
+    @property
+    def ahead(self) -> int | None:
+        """How many steps ahead the expert said what it meant; None where it just did it."""
+        return self.rows(INTENDED, 0, 1).shape[1] if INTENDED in self.names else None
 
     def rows(self, name: str, first: int, stop: int) -> NDArray[Any]:
         """Read rows of an array, e.g. ``frames/agentview``.
@@ -219,6 +241,8 @@ class DemonstrationSet:
         proprio: ProprioConvention | None,
         *,
         depth: bool,
+        horizon: int = 1,
+        executed: bool = False,
     ) -> None:
         """Refuse before the first step what a model needs and the episodes do not hold.
 
@@ -235,6 +259,12 @@ class DemonstrationSet:
         wanted += [f"proprio/{proprio.name}"] if proprio else []
         wanted += [f"{what}/{c}" for c in cameras if depth for what in _GEOMETRY]
         for file in self.files:
+            said = file.ahead
+            if not executed and said is not None and said < horizon:
+                raise UnusableDemonstrations(
+                    f"the expert said what it meant for {said} steps ahead, the policy learns "
+                    f"chunks of {horizon}. Record with `--set ahead={horizon}`. File: {file.path}"
+                )
             missing = [name for name in wanted if name not in file.names]
             if missing:
                 raise UnusableDemonstrations(
@@ -244,7 +274,7 @@ class DemonstrationSet:
 
     def actions(self, *, executed: bool) -> Iterator[NDArray[np.float32]]:
         """All actions, episode by episode, [S, A]; see `DemonstrationFile.actions`."""
-        return (f.whole(f.actions(executed=executed)) for f in self.files)
+        return (f.actions(executed=executed) for f in self.files)
 
     def proprio(self, convention: ProprioConvention) -> Iterator[NDArray[np.float32]]:
         """All proprioception, episode by episode, [S + 1, P]."""

@@ -135,18 +135,17 @@ class InProgress:
 
         Args:
             chunk: What is executed.
-            intended: [n, A], what a perturbed expert meant.
+            intended: [L, A], what a perturbed expert meant from here on.
         """
         self._actions.extend(chunk)
         if intended is not None:
-            self._intended.extend(intended)
+            self._intended.append(intended)
 
     def advance(self, reply: Ran, pool: PoolLike) -> None:
         """Take in that a chunk has run."""
         first = self.steps
         self.steps += reply.done
         del self._actions[self.steps :]  # the goal held before the chunk's end
-        del self._intended[self.steps :]
         self.states.extend(reply.states)
         self.robot_states.extend(reply.robot_states)
         self._seen_qpos.extend(reply.seen_qpos)
@@ -188,8 +187,8 @@ class InProgress:
 
         Returns:
             states [S + 1, 1 + nq + nv], seen_qpos [S + 1, nq], robot_state [S + 1, P],
-            lit [S + 1, L] where the scene has lights, actions [S, A], intended [S, A] where
-            the policy gave it, query_steps [Q], value [Q] where predicted, timing_* [Q].
+            lit [S + 1, L] where the scene has lights, actions [S, A], query_steps [Q],
+            intended [Q, L, A] where the policy gave it, value [Q] where predicted, timing_* [Q].
         """
         if self.began is None:
             return {}
@@ -204,7 +203,7 @@ class InProgress:
         if self.began.lit:
             out["lit"] = np.array(self._lit, bool)
         if self._intended:
-            out["intended"] = self._executed(self._intended)
+            out["intended"] = np.array(self._intended, np.float32)
         if self._values:
             out["value"] = np.array(self._values, np.float32)
         for name, seconds in self._parts_s.items():

@@ -338,7 +338,7 @@ class Rollout:
             chunk = np.ascontiguousarray(convert(chunk), np.float32)
             meant = prediction.intended
             if meant is not None:
-                meant = np.asarray(convert(meant[row, : len(chunk)]), np.float32)
+                meant = np.asarray(convert(meant[row]), np.float32)
             episode.sent(chunk, meant)
             for pictures, oldest in zip(episode.galleries, self._plan.oldest, strict=True):
                 pictures.forget(episode.steps + oldest)

@@ -92,17 +92,18 @@ class VaeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig:
-    """The text encoder's output and, for the tiny preset, a byte-level T5 of our own.
+    """The text encoder's output and, for the tiny preset, a T5 of our own that reads words.
 
     Attributes:
         max_tokens: Length of the zero-filled feature sequence; longer is an error.
         own: True when the encoder is part of the model; False when features come from
             T5-11B or from a file of its outputs.
-        d_ff, heads, layers: Of the model's own encoder.
+        vocabulary, d_ff, heads, layers: Of the model's own encoder.
     """
 
     max_tokens: int = 512
     own: bool = False
+    vocabulary: int = 4096
     d_ff: int = 64
     heads: int = 2
     layers: int = 2
@@ -326,7 +327,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             vae=VaeConfig(
                 base_dim=12, dim_mult=(1, 2, 2), num_res_blocks=1, normalise=False, patch=2
             ),
-            text=TextConfig(max_tokens=128, own=True),
+            text=TextConfig(max_tokens=32, own=True),  # LIBERO's longest has 19 words
             planning=PlanningConfig(proposals=4),
             # cameras stand still in simulation, and without it latents are computed once
             augment=False,

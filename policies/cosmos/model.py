@@ -23,7 +23,7 @@ from policies.cosmos.codec import REPEATS, Codec
 from policies.cosmos.config import CosmosConfig
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.net import KV, CleanBank, CosmosNet
-from policies.cosmos.text import ByteText, TextSource
+from policies.cosmos.text import TextSource, WordText
 from policies.cosmos.tokenizer import CodecPart
 from policies.noise import noise_from_seeds
 from policies.training.reconstruction import synthetic_video
@@ -55,7 +55,7 @@ class CosmosModel(nn.Module, Pretrained):
         self.identity = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
         self.net = CosmosNet(config.net)
         self.codec = Codec(config.vae)
-        self.text = ByteText(config.text, config.net.text_dim) if config.text.own else None
+        self.text = WordText(config.text, config.net.text_dim) if config.text.own else None
         self._features: TextSource | None = None
         layout = config.layout
         self.set_statistics(

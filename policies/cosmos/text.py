@@ -1,7 +1,7 @@
 """Instructions to features [L, D], zero past their length and attended to without a mask.
 
 Published: T5-11B (d = 1024), 512 tokens, from a pickle of precomputed features or from the
-encoder itself. Tiny: a byte-level T5 encoder of our own, which needs no vocabulary file.
+encoder itself. Tiny: a T5 encoder of our own that reads words, which needs no vocabulary file.
 
 Source: NVlabs/cosmos-policy, `get_t5_embedding_from_cache` and Cosmos-Predict2's T5 encoder.
 """
@@ -11,17 +11,18 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch._utils
 from torch import Tensor, nn
-from transformers import AutoTokenizer, ByT5Tokenizer, T5Config, T5EncoderModel
+from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
 from policies.checkpoint import CheckpointMismatch, local_folder
 from policies.cosmos.config import TextConfig
+from policies.words import word_ids
 from wamsim.errors import WamsimError, nearest
 
 
@@ -37,8 +38,7 @@ class TextSource(Protocol):
         ...
 
 
-def _ids(tokenizer: Any, instruction: str, limit: int) -> list[int]:
-    ids: list[int] = tokenizer(instruction)["input_ids"]
+def _checked(ids: list[int], instruction: str, limit: int) -> list[int]:
     if len(ids) > limit:
         raise InstructionTooLong(
             f"the instruction has {len(ids)} tokens, but the text encoder takes {limit}; it "
@@ -47,8 +47,10 @@ def _ids(tokenizer: Any, instruction: str, limit: int) -> list[int]:
     return ids
 
 
-def _encode(encoder: nn.Module, tokenizer: Any, texts: Sequence[str], limit: int) -> Tensor:
-    ids = [_ids(tokenizer, text, limit) for text in texts]
+def _encode(
+    encoder: nn.Module, tokens_of: Callable[[str], list[int]], texts: Sequence[str], limit: int
+) -> Tensor:
+    ids = [_checked(tokens_of(text), text, limit) for text in texts]
     device = next(encoder.parameters()).device
     tokens = torch.zeros(len(ids), limit, dtype=torch.long)
     mask = torch.zeros(len(ids), limit, dtype=torch.long)
@@ -60,19 +62,18 @@ def _encode(encoder: nn.Module, tokenizer: Any, texts: Sequence[str], limit: int
     return out * mask[..., None].to(out.dtype)
 
 
-class ByteText(nn.Module):
+class WordText(nn.Module):
     """The tiny preset's encoder, trained with the model."""
 
     def __init__(self, config: TextConfig, width: int) -> None:
         super().__init__()
         self.limit = config.max_tokens
-        # ByT5: 256 bytes, 3 special tokens, 125 unused sentinels that need no embedding here
-        self._tokenizer = ByT5Tokenizer(extra_ids=0)
+        self._vocabulary = config.vocabulary
         whole = T5EncoderModel(
             T5Config(
-                vocab_size=256 + 3, d_model=width, d_kv=width // config.heads, d_ff=config.d_ff,
-                num_layers=config.layers, num_heads=config.heads, dropout_rate=0.0,
-                feed_forward_proj="relu",
+                vocab_size=config.vocabulary, d_model=width, d_kv=width // config.heads,
+                d_ff=config.d_ff, num_layers=config.layers, num_heads=config.heads,
+                dropout_rate=0.0, feed_forward_proj="relu",
             )
         )  # fmt: skip
         # the stack alone: the whole model holds its embedding under two names
@@ -82,11 +83,14 @@ class ByteText(nn.Module):
         """Features [B, L, D]; equal instructions are encoded once.
 
         Raises:
-            InstructionTooLong: More bytes than `TextConfig.max_tokens` less one.
+            InstructionTooLong: More words than `TextConfig.max_tokens`.
         """
         unique = list(dict.fromkeys(instructions))
-        found = _encode(self.encoder, self._tokenizer, unique, self.limit)
+        found = _encode(self.encoder, self._ids, unique, self.limit)
         return found[[unique.index(text) for text in instructions]]
+
+    def _ids(self, text: str) -> list[int]:
+        return word_ids(text, self._vocabulary)
 
 
 class TextTable:
@@ -147,7 +151,9 @@ class TextTable:
             self._encoder = model, AutoTokenizer.from_pretrained(folder)
         # kept features may also serve training: no inference tensors
         with torch.inference_mode(False), torch.no_grad():
-            found = _encode(*self._encoder, [text], self._shape[0])[0].cpu()
+            model, tokenizer = self._encoder
+            found = _encode(model, lambda t: tokenizer(t)["input_ids"], [text], self._shape[0])
+            found = found[0].cpu()
         if tuple(found.shape) != self._shape:
             raise CheckpointMismatch(
                 f"the text encoder gives features of shape {tuple(found.shape)}, the model takes "

@@ -126,7 +126,7 @@ class TextConfig:
     Attributes:
         vocab, dim, key_dim, ffn, layers, heads: Of transformers' `UMT5Config`.
         length: Tokens of a context; a longer instruction is an error.
-        tokenizer: "bytes" (transformers' ByT5Tokenizer: no vocabulary file) or a folder or
+        tokenizer: "words" (see `policies.words`: no vocabulary file) or a folder or
             hub id for `AutoTokenizer`.
     """
 
@@ -163,6 +163,8 @@ class FastWamConfig:
         steps: Denoising steps.
         lambda_video, lambda_action: Weights of the loss terms.
         cond_noise: Probability that IDM's conditioning video is noised in training.
+        flow_draws: Noises drawn for the actions of each sample in a training step: the video
+            is looked at once for all of them.
     """
 
     variant: str
@@ -188,6 +190,7 @@ class FastWamConfig:
     lambda_video: float = 1.0
     lambda_action: float = 1.0
     cond_noise: float = 0.5
+    flow_draws: int = 1
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

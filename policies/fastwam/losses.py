@@ -38,9 +38,10 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
     config = model.config
     draws = Draws(batch, model.device)
     context = model.context(model.context_tokens(batch.instruction, batch.proprio_at(0)))
-    actions = training_actions(model, batch)
-    noise_a = draws.normal(ACTION, actions.shape[1:]).to(model.dtype)
-    sigma_a = shifted(draws.uniform(ACTION_TIME), config.shift)
+    many = config.flow_draws
+    actions = training_actions(model, batch).repeat_interleave(many, 0)
+    noise_a = draws.normal(ACTION, (many, *actions.shape[1:])).flatten(0, 1).to(model.dtype)
+    sigma_a = shifted(draws.uniform(ACTION_TIME, (many,)).flatten(), config.shift)
     time_a = sigma_a * TRAIN_STEPS
     noisy_actions = add_noise(actions, noise_a, sigma_a)
 
@@ -56,7 +57,8 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
         video, action = model.velocities(noisy, noisy_actions, (time_v, time_a), context)
 
     error_a = (action.float() - (noise_a - actions).float()).square().mean(dim=2)
-    per_sample = masked_mean(error_a, batch.action_valid.to(model.device))
+    valid = batch.action_valid.to(model.device).repeat_interleave(many, 0)
+    per_sample = masked_mean(error_a, valid)
     losses = {"action": (per_sample * loss_weight(time_a, config.shift)).mean()}
     total = config.lambda_action * losses["action"]
     if cotrain:
@@ -148,8 +150,8 @@ class Draws:
             return torch.randn(self.size, *shape, device=self.device)
         return noise_from_seeds(self.seeds, tuple(shape), stream=stream, device=self.device)
 
-    def uniform(self, stream: int) -> Tensor:
-        """Uniform draws on (0, 1), [B]."""
+    def uniform(self, stream: int, shape: Sequence[int] = ()) -> Tensor:
+        """Uniform draws on (0, 1), [B, *shape]."""
         if self.seeds is None:
-            return torch.rand(self.size, device=self.device)
-        return uniform_from_normal(self.normal(stream, ()))
+            return torch.rand(self.size, *shape, device=self.device)
+        return uniform_from_normal(self.normal(stream, shape))

@@ -6,6 +6,7 @@ The training loss is in `losses.py`, sampling in `sampler.py`, the closed-loop s
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from policies.checkpoint import (
 )
 from policies.fastwam.blocks import KeyValue
 from policies.fastwam.config import FastWamConfig
-from policies.fastwam.experts import ActionExpert, VideoExpert
+from policies.fastwam.experts import ActionExpert, Stream, VideoExpert
 from policies.fastwam.losses import batch_video, flow_losses
 from policies.fastwam.mot import attention_mask, run
 from policies.fastwam.normalise import Normaliser
@@ -35,7 +36,9 @@ from policies.fastwam.text import TextEncoder
 from policies.fastwam.tokenizer import VaePart
 from policies.fastwam.vae import WanVae
 from policies.preprocess import ImageSteps
+from policies.training.backbone import BackbonePart
 from policies.training.reconstruction import synthetic_video
+from policies.training.trainable import Part
 from wamsim.contracts import Frames
 
 
@@ -234,29 +237,24 @@ class FastWam(nn.Module, Pretrained):
     def velocities(
         self, latents: Tensor, actions: Tensor, times: tuple[Tensor, Tensor], context: Context
     ) -> tuple[Tensor, Tensor]:
-        """Predict both velocities in one pass over the whole sequence, nothing cached.
+        """Predict both velocities over the whole sequence.
 
         Args:
             latents: [B, C, F, h, w], the first frame clean.
-            actions: [B, H, A].
-            times: Video and action timesteps, [B] each.
+            actions: [nB, H, A]: n of each sample, one after the other.
+            times: Video and action timesteps, [B] and [nB].
             context: From `context`.
 
         Returns:
-            [B, C, F, h, w] (the first frame's is of no use) and [B, H, A].
+            [B, C, F, h, w] (the first frame's is of no use) and [nB, H, A].
         """
         video_times = self.frame_times(times[0], latents.shape[2])
         per_frame = self.config.tokens_per_frame
         groups = [("V0", per_frame), ("V+", per_frame * (latents.shape[2] - 1))]
         if self.config.variant == "idm":
             groups = [("C" + kind[1:], n) for kind, n in groups]  # actions read the copy
-        groups.append(("A", actions.shape[1]))
-        mask = attention_mask(self.config.variant, groups, groups, device=self.device)
-        streams = [
-            self.video.stream(latents, video_times, context.video),
-            self.action.stream(actions, times[1], context.action),
-        ]
-        (video, action), _ = self.run(streams, mask)
+        stream = self.video.stream(latents, video_times, context.video)
+        (video,), action = self._beside(groups, [stream], actions, times[1], context)
         shape = tuple(latents.shape)
         return self.video.read(video, video_times, shape), self.action.read(action)
 
@@ -272,25 +270,58 @@ class FastWam(nn.Module, Pretrained):
 
         Args:
             noisy, copy: [B, C, F, h, w], first frames clean.
-            actions: [B, H, A].
-            times: Of the three, [B] each.
+            actions: [nB, H, A]: n of each sample, one after the other.
+            times: Of the three, [B], [B] and [nB].
             context: From `context`.
         """
         frames, per_frame = noisy.shape[2], self.config.tokens_per_frame
         later = per_frame * (frames - 1)
         groups = [
-            ("V0", per_frame), ("V+", later), ("C0", per_frame), ("C+", later),
-            ("A", actions.shape[1]),
+            ("V0", per_frame), ("V+", later), ("C0", per_frame), ("C+", later)
         ]  # fmt: skip
-        mask = attention_mask("idm", groups, groups, device=self.device)
         video_times = self.frame_times(times[0], frames)
         streams = [
             self.video.stream(noisy, video_times, context.video),
             self.video.stream(copy, self.frame_times(times[1], frames), context.video),
-            self.action.stream(actions, times[2], context.action),
         ]
-        (video, _, action), _ = self.run(streams, mask)
+        (video, _), action = self._beside(groups, streams, actions, times[2], context)
         return self.video.read(video, video_times, tuple(noisy.shape)), self.action.read(action)
+
+    def _beside(
+        self,
+        groups: Sequence[tuple[str, int]],
+        videos: Sequence[Stream],
+        actions: Tensor,
+        time: Tensor,
+        context: Context,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Send video streams and, beside them, actions through all blocks.
+
+        Video attends to actions in no variant, so several noises of a sample's actions share
+        its one video.
+
+        Returns:
+            Tokens of each video stream and of the actions [nB, H, hidden].
+        """
+        variant, rows = self.config.variant, videos[0].x.shape[0]
+        own = [("A", actions.shape[1])]
+        every = [*groups, *own]
+        if len(actions) == rows:
+            mask = attention_mask(variant, every, every, device=self.device)
+            *tokens, action = self.run(
+                [*videos, self.action.stream(actions, time, context.action)], mask
+            )[0]
+            return tokens, action
+        mask = attention_mask(variant, groups, groups, device=self.device)
+        tokens, kept = self.run(videos, mask)
+        many = len(actions) // rows
+
+        def spread(both: KeyValue) -> KeyValue:
+            return both[0].repeat_interleave(many, 0), both[1].repeat_interleave(many, 0)
+
+        stream = self.action.stream(actions, time, [spread(layer) for layer in context.action])
+        mask = attention_mask(variant, own, every, device=self.device)
+        return tokens, self.run([stream], mask, [spread(layer) for layer in kept])[0][0]
 
     # --------------------------------------------------------------- loss and disk
 
@@ -302,9 +333,29 @@ class FastWam(nn.Module, Pretrained):
         """Latents of the whole video, for every variant alike, so that they share the cache."""
         return {"latents": self.vae.encode(batch_video(self, batch, self.config.frame_offsets))}
 
-    def parts(self) -> dict[str, VaePart]:
-        """What is trained by itself beforehand: "tokenizer", the video VAE."""
-        return {"tokenizer": VaePart(self)}
+    def parts(self) -> dict[str, Part]:
+        """What is trained by itself beforehand: "tokenizer", the video VAE, and "backbone".
+
+        The backbone is the video expert as it looks at the present.
+        """
+
+        def read(batch: Batch) -> Tensor:
+            first = self.vae.encode(batch_video(self, batch, (0,))).to(self.dtype)
+            context = self.context_tokens(batch.instruction, batch.proprio_at(0))
+            times = torch.zeros(batch.size, 1, dtype=self.dtype, device=self.device)
+            stream = self.video.stream(first, times, self.video.context(context))
+            groups = [("V0", self.config.tokens_per_frame)]
+            mask = attention_mask(self.config.variant, groups, groups, device=self.device)
+            return self.run([stream], mask)[0][0]
+
+        backbone = BackbonePart(
+            self,
+            prefixes=("mixtures.video.", "proprio_encoder."),
+            spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
+            read=read,
+            width=self.config.video.hidden,
+        )
+        return {"tokenizer": VaePart(self), "backbone": backbone}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         super()._save_pretrained(save_directory)

@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, ByT5Tokenizer, UMT5Config, UMT5EncoderModel
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from policies.fastwam.config import TextConfig
+from policies.words import WORDS, word_ids
 from wamsim.errors import WamsimError
 
-BYTES = "bytes"
 REMEMBERED = 256  # prompts; one of UMT5-XXL's contexts takes 2 MB
 
 
@@ -53,9 +53,7 @@ class TextEncoder(nn.Module):
         """
         name = source or self.config.tokenizer
         try:
-            self.tokenizer = (
-                ByT5Tokenizer() if name == BYTES else AutoTokenizer.from_pretrained(name)
-            )
+            self.tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise WamsimError(
                 f"no tokenizer at {name!r} ({error}). Pass a folder of Wan2.2's parts with one: "
@@ -63,21 +61,26 @@ class TextEncoder(nn.Module):
             ) from error
 
     def tokenize(self, prompt: str) -> list[int]:
-        """Give the token ids of one prompt, the end token included.
+        """Give the token ids of one prompt, the end token included where there is one.
 
         Raises:
             InstructionTooLong: More than the context holds. (The repository cuts it off.)
         """
-        if self.tokenizer is None:
-            self.load_tokenizer()
-        assert self.tokenizer is not None
-        ids = list(self.tokenizer(" ".join(prompt.split())).input_ids)
+        ids = self._ids(prompt)
         if len(ids) > self.config.length:
             raise InstructionTooLong(
                 f"the prompt has {len(ids)} tokens, the text encoder takes {self.config.length}. "
                 f"Shorten the instruction: {prompt!r}"
             )
         return ids
+
+    def _ids(self, prompt: str) -> list[int]:
+        if self.tokenizer is None and self.config.tokenizer == WORDS:
+            return word_ids(prompt, self.config.vocab)
+        if self.tokenizer is None:
+            self.load_tokenizer()
+        assert self.tokenizer is not None
+        return list(self.tokenizer(" ".join(prompt.split())).input_ids)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:

@@ -32,7 +32,7 @@ class VaePart:
         model: Its owner.
     """
 
-    prefixes = ("vae.",)
+    prefixes: tuple[str, ...] = ("vae.",)
 
     def __init__(self, model: FastWam) -> None:
         self._model = model

@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from policies.oracle.body import subtree
+from policies.oracle.config import OracleConfig
 from policies.oracle.geometry import Array, Solids, wrapped
 from policies.oracle.motion import STEP_S, limited, perturbation, towards
 from wamsim.contracts import PrivilegedState
@@ -135,8 +136,7 @@ def drive(
     state: PrivilegedState,
     memory: Memory,
     step: int,
-    horizon: int,
-    noise: float,
+    config: OracleConfig,
 ) -> tuple[Array, Array, Memory]:
     """Plan a chunk, predicting the base where no new state is seen.
 
@@ -146,21 +146,20 @@ def drive(
         state: Behind it.
         memory: Whose stops are gone through.
         step: Env steps done in the episode.
-        horizon: Number of actions.
-        noise: Amplitude of the perturbation.
+        config: How many actions, and what perturbs them; nothing pushes a base.
 
     Returns:
-        Actions [horizon, 12]; what was meant, [horizon, 12]; and the memory after them.
+        Actions [execute, 12]; what was meant, [ahead, 12]; and the memory after the actions.
     """
     here = base.now(view)
     velocity = state.qvel[base.dofs].copy()  # slides are in the world's axes
     index, patience = memory.index, memory.patience
-    actions = np.tile(np.array(SPOKEN.hold), (horizon, 1))
-    actions[:, CHANNELS["gripper"]] = 0.0  # as it is
-    actions[:, CHANNELS["mode"]] = 1.0
-    meant = actions.copy()
+    meant = np.tile(np.array(SPOKEN.hold), (max(config.execute, config.ahead), 1))
+    meant[:, CHANNELS["gripper"]] = 0.0  # as it is
+    meant[:, CHANNELS["mode"]] = 1.0
+    after = memory
     channels = [CHANNELS[label] for label in DRIVEN]
-    for k in range(horizon):
+    for k in range(len(meant)):
         goal = memory.stops[min(index, len(memory.stops) - 1)]
         velocity = _advance(base, here, velocity, goal)
         c, s = math.cos(here.yaw), math.sin(here.yaw)
@@ -168,23 +167,23 @@ def drive(
             [c * velocity[0] + s * velocity[1], c * velocity[1] - s * velocity[0], velocity[2]]
         )
         meant[k, channels] = ahead / base.speed
-        actions[k, channels] = meant[k, channels]
-        if noise:
-            actions[k, channels] += perturbation(memory.seed, step + k, noise)[PERTURBED]
         here = Stop(
             x=here.x + velocity[0] * STEP_S,
             y=here.y + velocity[1] * STEP_S,
             yaw=wrapped(here.yaw + velocity[2] * STEP_S),
         )
-        if index >= len(memory.stops):
-            continue
-        patience -= 1
-        if patience <= 0 or _arrived(here, goal):
-            index += 1
-            patience = patience_for(base, here, memory.stops, index)
-    np.clip(actions, -1.0, 1.0, out=actions)
+        if index < len(memory.stops):
+            patience -= 1
+            if patience <= 0 or _arrived(here, goal):
+                index += 1
+                patience = patience_for(base, here, memory.stops, index)
+        if k + 1 == config.execute:
+            after = replace(memory, index=index, patience=patience)
     np.clip(meant, -1.0, 1.0, out=meant)
-    return actions, meant, replace(memory, index=index, patience=patience)
+    actions = meant[: config.execute].copy()
+    for k in range(len(actions)):
+        actions[k, channels] += perturbation(memory.seed, step + k, config.noise)[PERTURBED]
+    return np.clip(actions, -1.0, 1.0), meant[: config.ahead], after
 
 
 def _advance(base: Base, here: Stop, velocity: Array, goal: Stop) -> Array:

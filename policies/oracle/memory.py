@@ -19,6 +19,7 @@ class Memory:
         subgoals: What to do, in order.
         at: Which of them is being done; their number when all are.
         progress: How far its skill is.
+        before: How far it was when the script under way was made.
         waypoints, stops, index: The script under way, which has either, and the next of it.
         reached: Steps since that waypoint was reached.
         patience: Steps until it counts as blocked and is given up.
@@ -29,6 +30,7 @@ class Memory:
     subgoals: tuple[Subgoal, ...]
     at: int
     progress: Progress
+    before: Progress
     waypoints: tuple[Waypoint, ...]
     index: int
     reached: int

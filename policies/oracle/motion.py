@@ -46,6 +46,10 @@ STROKE = OPEN / 8  # metres per step: 25 substeps of 0.01 of half the range
 # Beside a straight line by this (metres), or turned by this (radians), the hand goes slower.
 BESIDE, TURNED = 0.005, 0.12
 ARRIVED = (0.004, 0.05)  # metres, radians
+# Pushes: long enough to lead some centimetres aside at 0.5 of an action, and rare enough that
+# most of a demonstration is coming back from them.
+PUSH_EVERY, PUSH_SHORTEST, PUSH_LONGEST = 40, 5, 14  # steps
+PUSH_SHARE = 0.8  # of the times that a push may begin
 PATIENCE = 25  # steps beyond the expected duration before a waypoint counts as blocked
 
 
@@ -244,6 +248,28 @@ def expected_steps(start: Pose, goal: Waypoint) -> int:
     angle = float(np.linalg.norm(rotation_vector(goal.pose.rot @ start.rot.T)))
     moving = max(distance / (CRUISE * goal.speed), angle / (TURNING * goal.speed))
     return int(moving / STEP_S) + 12 + goal.dwell
+
+
+def push(seed: int, step: int, amplitude: float) -> Array | None:
+    """Where the hand is driven at a step, [3] in units of actions, or None when it is left.
+
+    Every `PUSH_EVERY` steps one push or none begins, at a random moment, in a random
+    direction; half as strong upwards and downwards. A function of the seed and the step.
+    """
+    if amplitude <= 0:
+        return None
+    number, place = divmod(step, PUSH_EVERY)
+    rng = generator(seed + number)
+    begin = int(rng.integers(0, PUSH_EVERY - PUSH_LONGEST))
+    length = int(rng.integers(PUSH_SHORTEST, PUSH_LONGEST + 1))
+    angle, upwards, strength = (
+        rng.uniform(0, 2 * np.pi),
+        rng.uniform(-0.5, 0.5),
+        rng.uniform(0.3, 1),
+    )
+    if rng.random() > PUSH_SHARE or not begin <= place < begin + length:
+        return None
+    return amplitude * strength * np.array([np.cos(angle), np.sin(angle), upwards])
 
 
 def perturbation(seed: int, step: int, amplitude: float) -> Array:

@@ -27,13 +27,13 @@ from policies.oracle.planner import (
 )
 from policies.oracle.room import at_stop, drawer, is_cramped, swings
 from policies.oracle.rows import PerScene, answer, oracle_card
-from policies.oracle.skills.base import DONE, MOVING, Progress, Skill, look_again
+from policies.oracle.skills.base import DONE, MOVING, Progress, Script, Skill, look_again
 from policies.oracle.skills.carrying import Carrying
 from policies.oracle.skills.driving import Driving
 from policies.oracle.skills.leaving import Leaving
 from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
-from policies.oracle.tracking import patience_for, roll
+from policies.oracle.tracking import patience_for, pushed, roll
 from policies.oracle.view import View
 from wamsim.contracts import Observation, Policy, Prediction, PrivilegedState, Task
 from wamsim.conventions import (
@@ -91,6 +91,7 @@ class Oracle:
 
         Raises:
             ConventionMismatch: It has no skills for such a robot.
+            PolicyFault: Pushes are asked for, which only one arm knows.
         """
         from policies.oracle.two_arms.policy import SPOKEN, TwoArmOracle
 
@@ -101,6 +102,11 @@ class Oracle:
             raise ConventionMismatch(
                 f"the oracle speaks {', '.join(a.name for a in (*own, *SPOKEN))}, but not "
                 f"{action.name}. Choose suites that expect one of these."
+            )
+        if self._config.push:
+            raise PolicyFault(
+                f"push={self._config.push}: the oracle for two arms has no pushes; leave the "
+                f"option out, noise perturbs it as well"
             )
         return TwoArmOracle(self._config, action)
 
@@ -135,14 +141,14 @@ class Oracle:
                 memory = _begin(view, state, seed)
             memory = replace(memory, reference=motion.leashed(memory.reference, view.eef))
             memory = _decide(stage, memory)
-            config, horizon = self._config, self.card.horizon
+            config = self._config
             if memory.index < len(memory.stops):
                 # The hand goes along: it is where it is.
                 memory = replace(memory, reference=Reference.at_rest(view.eef))
-                return drive(stage.base, view, state, memory, step, horizon, config.noise)
-            actions, meant, memory = roll(
-                view, state, memory, step, horizon, config.noise, config.noise_floor
-            )
+                return drive(stage.base, view, state, memory, step, config)
+            if step and pushed(memory, step - 1, config) is not None:
+                memory = _regained(stage, memory)
+            actions, meant, memory = roll(view, state, memory, step, config)
             return self._spoken(actions), self._spoken(meant), memory
 
     def _spoken(self, arm: Array) -> Array:
@@ -159,6 +165,7 @@ def _begin(view: View, state: PrivilegedState, seed: int) -> Memory:
         subgoals=subgoals,
         at=at,
         progress=_fresh(view, subgoals, at),
+        before=Progress(),
         waypoints=(),
         index=0,
         reached=0,
@@ -208,19 +215,41 @@ def _decide(stage: _Stage, memory: Memory) -> Memory:
         if not (memory.waypoints or memory.stops):
             raise  # nothing was done yet: the task is beyond us, and says why
         script = look_again(view, progress)
+    return _with(stage, memory, script, progress)
+
+
+def _with(stage: _Stage, memory: Memory, script: Script, before: Progress) -> Memory:
+    """A memory that begins a script, made when its skill was that far."""
     if script.stops:
-        patience = patience_for_stop(stage.base, stage.base.now(view), script.stops, 0)
+        patience = patience_for_stop(stage.base, stage.base.now(stage.view), script.stops, 0)
     else:
         patience = patience_for(memory.reference, script.waypoints, 0)
     return replace(
         memory,
         progress=script.progress,
+        before=before,
         waypoints=script.waypoints,
         stops=script.stops,
         index=0,
         reached=0,
         patience=patience,
     )
+
+
+def _regained(stage: _Stage, memory: Memory) -> Memory:
+    """A memory after a push: an open hand plans its way anew, a closed one goes on from here."""
+    view = stage.view
+    memory = replace(memory, reference=Reference.at_rest(view.eef))
+    if memory.index >= len(memory.waypoints):
+        return memory
+    if memory.waypoints[memory.index].gap == motion.CLOSED and memory.progress.stage != DONE:
+        return memory  # being lifted
+    goal = memory.subgoals[memory.at].predicate
+    try:
+        script = stage.skill(goal).proceed(view, goal, memory.before)
+    except PolicyFault:
+        return memory
+    return _with(stage, memory, script, memory.before)
 
 
 def _next(view: View, subgoals: tuple[Subgoal, ...], start: int) -> int:

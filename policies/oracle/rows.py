@@ -48,21 +48,23 @@ def answer(obs: Observation, card: PolicyCard, config: OracleConfig, one: Row) -
         )
     hold = np.asarray(card.action.hold, np.float32)
     actions = np.tile(hold, (obs.batch, card.horizon, 1))
-    intended = actions.copy()
+    intended = np.tile(hold, (obs.batch, config.ahead, 1))
     memory: list[Any] = [None] * obs.batch
     faults: dict[int, str] = {}
     for row, state in enumerate(obs.state):
         if state is None or not obs.valid[row]:
             continue
         try:
-            actions[row], intended[row], memory[row] = one(
+            actions[row], meant, memory[row] = one(
                 state, obs.memory[row], int(obs.seed[row]), int(obs.step[row])
             )
+            if config.perturbs:
+                intended[row] = meant
         except PolicyFault as fault:
             faults[row] = str(fault)
     return Prediction(
         actions=actions,
-        intended=intended if config.noise else None,
+        intended=intended if config.perturbs else None,
         memory=memory,
         timings={"plan": time.perf_counter() - began},
         faults=faults,

@@ -57,7 +57,7 @@ class HostConfig:
         action_dim, state_dim: Real channels.
         max_action_dim, max_state_dim: Channels after zero padding.
         text_limit: Longest instruction in tokens, its final newline included.
-        tokenizer: "bytes", or a hub id or folder with tokenizer files.
+        tokenizer: "words", or a hub id or folder with tokenizer files.
         steps: Euler steps.
         flow_draws: Noises and times drawn for a sample in training; they share one pass of the
             prefix, which never looks at them, so more of them cost little.

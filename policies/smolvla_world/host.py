@@ -157,13 +157,23 @@ class Host(nn.Module):
 
     def fill(self, prefix: Tokens) -> Cache:
         """Run the VLM over a prefix and keep its keys and values."""
+        return self._read(prefix)[0]
+
+    def read(self, prefix: Tokens) -> Tensor:
+        """Run the VLM over a prefix: the normed states of its last token, [B, 1, VLM width].
+
+        That token is the proprioception, which sees all the others.
+        """
+        return self.vlm.text_model.norm(self._read(prefix)[1][:, -1:])
+
+    def _read(self, prefix: Tokens) -> tuple[Cache, Tensor]:
         mask, where = block_mask(prefix.valid, prefix.starts), positions(prefix.valid)
         x, kept = prefix.embeddings, []
         for layer in self.vlm.text_model.layers:
             q, k, v = self._project(layer, x, where)
             kept.append((k, v))
             x = self._finish(layer, x, attend(q, k, v, mask))
-        return Cache(kept, prefix.valid)
+        return Cache(kept, prefix.valid), x
 
     def denoise(self, cache: Cache, suffix: Tokens, after: After | None = None) -> Tensor:
         """Run the expert over a suffix, with a filled cache.

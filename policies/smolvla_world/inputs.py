@@ -28,7 +28,7 @@ from policies.smolvla_world.attention import Tokens
 from policies.smolvla_world.config import FAMILY_NAME, Config, WorldConfig
 from policies.smolvla_world.host import Host
 from policies.smolvla_world.tokens import Tokenizer
-from wamsim.conventions import ACTIONS, PROPRIOS
+from wamsim.conventions import ACTIONS, PROPRIOS, Orientation
 
 _EPS = 1e-8  # LeRobot's normaliser: (x - mean) / (std + eps)
 
@@ -48,6 +48,13 @@ class Query:
     world: Tensor
 
 
+def turn(frames: Tensor, orientation: Orientation) -> Tensor:
+    """Turn upright pictures [..., H, W, 3] as `wamsim.conventions.orient` does."""
+    if orientation is Orientation.UPRIGHT:
+        return frames
+    return frames.flip(-2 if orientation is Orientation.MIRRORED else -3)
+
+
 class Inputs(nn.Module, Pretrained):
     """The host with everything that feeds it."""
 
@@ -57,7 +64,7 @@ class Inputs(nn.Module, Pretrained):
         self.identity = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
         host = config.host
         self.host = Host(host)
-        self.tokenizer = Tokenizer(host.tokenizer, host.text_limit)
+        self.tokenizer = Tokenizer(host.tokenizer, host.text_limit, host.vlm.vocabulary)
         self.statistics = Statistics.identity(
             {"action": host.action_dim, "proprio": host.state_dim}
         )
@@ -66,7 +73,8 @@ class Inputs(nn.Module, Pretrained):
         """Take a configuration that differs in what weights do not depend on."""
         self.config = config
         self.host.config = config.host
-        self.tokenizer = Tokenizer(config.host.tokenizer, config.host.text_limit)
+        host = config.host
+        self.tokenizer = Tokenizer(host.tokenizer, host.text_limit, host.vlm.vocabulary)
 
     # ------------------------------------------------------------------ checkpoints
 

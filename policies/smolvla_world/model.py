@@ -6,6 +6,7 @@ Source: FAMILIES C.0 to C.3.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -24,10 +25,12 @@ from policies.smolvla_world.fusion import (
     WorldTokens,
 )
 from policies.smolvla_world.host import Cache
-from policies.smolvla_world.inputs import Inputs, Query
+from policies.smolvla_world.inputs import Inputs, Query, turn
 from policies.smolvla_world.tokenizer import VJepaPart
 from policies.smolvla_world.world import WorldEncoder
+from policies.training.backbone import BackbonePart
 from policies.training.reconstruction import synthetic_video
+from policies.training.trainable import Part
 
 GATE_CLOSED = 1e-6  # world-modality-vla: below it the memory is not even looked at
 
@@ -256,11 +259,30 @@ class SmolVLAWorld(Inputs):
         history, future = world_features(self, batch)
         return {"history": history, "future": future}
 
-    def parts(self) -> dict[str, VJepaPart]:
-        """What is trained by itself beforehand: "tokenizer", a small V-JEPA of our own."""
-        if self.encoder is None or not self.encoder.config.own:
-            return {}
-        return {"tokenizer": VJepaPart(self, self.encoder)}
+    def parts(self) -> dict[str, Part]:
+        """What is trained by itself beforehand.
+
+        "backbone" is the VLM, "tokenizer" a small V-JEPA of our own where there is one.
+        """
+        found: dict[str, Part] = {"backbone": self._backbone()}
+        if self.encoder is not None and self.encoder.config.own:
+            found["tokenizer"] = VJepaPart(self, self.encoder)
+        return found
+
+    def _backbone(self) -> BackbonePart:
+        def read(batch: Batch) -> Tensor:
+            frames = {c: turn(batch.at(c, (0,))[:, 0], self.config.orientation) for c in cameras}
+            query = self.query(frames, batch.proprio_at(0), batch.instruction, trim=True)
+            return self.host.read(Tokens.join(query.context, query.state))
+
+        cameras = self.config.cameras
+        return BackbonePart(
+            self,
+            prefixes=("host.vlm.", "host.state_proj."),
+            spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
+            read=read,
+            width=self.config.host.vlm.hidden,
+        )
 
 
 def build(config: Config, *, seed: int) -> SmolVLAWorld:

@@ -42,7 +42,7 @@ class SmolVLAWorldOptions:
             random_scaled or signflip; None: the configuration's.
         imagine: False drops imagination from the card, and the history that only it needs.
         cache: False runs the prefix at every step: slower, same result.
-        tokenizer: "bytes", or a folder or hub id; None: the configuration's.
+        tokenizer: "words", or a folder or hub id; None: the configuration's.
         world_encoder: Folder or hub id of V-JEPA 2 weights, for checkpoints without them.
         statistics: A data set's stats.json, for models and LeRobot checkpoints without them.
         horizon: Steps ahead that are imagined (K).

@@ -49,7 +49,7 @@ _HORIZON = {"hierarchical_horizons": (6, 30)}
 # Nothing is pretrained, so everything must be small enough to learn from simulator pictures
 # alone: 16 tokens per 64 x 64 picture (the published 4 x 4 shuffle would leave 4).
 _TINY_VLM = VlmConfig(
-    hidden=64, layers=6, heads=4, kv_heads=2, head_dim=16, ffn=192, vocabulary=258,
+    hidden=64, layers=6, heads=4, kv_heads=2, head_dim=16, ffn=192, vocabulary=4096,
     vision_hidden=64, vision_layers=3, vision_heads=4, vision_ffn=128,
     image_px=64, patch_px=8, shuffle=2,
 )  # fmt: skip
@@ -58,8 +58,8 @@ _TINY_HOST = HostConfig(
     chunk=8,
     max_action_dim=10,  # wider than the real 7, so that padding is alive
     max_state_dim=12,
-    text_limit=128,  # bytes; LIBERO's longest instruction has 88
-    tokenizer="bytes",
+    text_limit=32,  # words; LIBERO's longest instruction has 19
+    tokenizer="words",
     steps=4,
     flow_draws=4,  # a third more work a step than one, and much less noise in the gradient
     freeze_vlm=False,  # nothing is pretrained

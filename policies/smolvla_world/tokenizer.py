@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2Predictor
 
 from policies.batch import Batch, BatchSpec
+from policies.smolvla_world.inputs import turn
 from policies.smolvla_world.probe import probe
 from policies.smolvla_world.world import WorldEncoder
 
@@ -58,7 +59,7 @@ class VJepaPart:
         encoder: Its encoder.
     """
 
-    prefixes = ("encoder.",)
+    prefixes: tuple[str, ...] = ("encoder.",)
 
     def __init__(self, model: SmolVLAWorld, encoder: WorldEncoder) -> None:
         self._model, self._encoder = model, encoder
@@ -154,8 +155,6 @@ class VJepaPart:
         return self._student.layernorm(tokens)
 
     def _clips(self, batch: Batch) -> Tensor:
-        from policies.smolvla_world.training import turn  # it needs the model's types
-
         spec = self.batch_spec
         frames = batch.at(spec.cameras[0], spec.frame_offsets)
         frames = turn(frames, self._model.config.orientation)

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from policies.checkpoint import local_folder
+from policies.words import WORD_PAD, WORDS, word_ids
 from wamsim.errors import WamsimError
-
-BYTES = "bytes"
-_BYTE_PAD, _BYTE_OFFSET = 0, 1  # ids 1..256 are bytes
 
 
 class TextTooLong(WamsimError):
@@ -25,15 +23,16 @@ class TextTooLong(WamsimError):
 
 
 class Tokenizer:
-    """The published tokenizer, or one id per UTF-8 byte for models that start from nothing.
+    """The published tokenizer, or one id per word for models that start from nothing.
 
     Args:
-        name: "bytes", a folder or a hub id.
+        name: "words", a folder or a hub id.
         limit: Longest instruction in tokens.
+        vocabulary: Number of ids, for words.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
-        self._name, self._limit = name, limit
+    def __init__(self, name: str, limit: int, vocabulary: int) -> None:
+        self._name, self._limit, self._vocabulary = name, limit, vocabulary
 
     def __call__(self, instructions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokenise instructions, each ended with a newline as LeRobot does.
@@ -60,13 +59,13 @@ class Tokenizer:
 
     @property
     def _pad(self) -> int:
-        if self._name == BYTES:
-            return _BYTE_PAD
+        if self._name == WORDS:
+            return WORD_PAD
         return int(self._published.pad_token_id or 0)
 
     def _ids(self, text: str) -> list[int]:
-        if self._name == BYTES:
-            return [b + _BYTE_OFFSET for b in text.encode()]
+        if self._name == WORDS:
+            return word_ids(text, self._vocabulary)
         return list(self._published(text)["input_ids"])
 
     @cached_property

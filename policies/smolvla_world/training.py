@@ -15,18 +15,11 @@ from torch import Tensor
 from policies.batch import Batch
 from policies.smolvla_world import losses as terms
 from policies.smolvla_world.fusion import ActionProphet, Memory
+from policies.smolvla_world.inputs import turn
 from policies.smolvla_world.memory import ACTION_STREAM, Draws, training_memory
-from wamsim.conventions import Orientation
 
 if TYPE_CHECKING:
     from policies.smolvla_world.model import SmolVLAWorld
-
-
-def turn(frames: Tensor, orientation: Orientation) -> Tensor:
-    """Turn upright pictures [..., H, W, 3] as `wamsim.conventions.orient` does."""
-    if orientation is Orientation.UPRIGHT:
-        return frames
-    return frames.flip(-2 if orientation is Orientation.MIRRORED else -3)
 
 
 def world_features(model: SmolVLAWorld, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from wamsim.provenance import content_hash, weights_hash
 from wamsim.whole_file import write_whole
 
 CHECKPOINT, ABOUT = "checkpoint", "training.json"
-WHOLE, TOKENIZER = "all", "tokenizer"
+WHOLE = "all"
 FINISH_BATCHES = 8  # for measuring a finished part
 
 
@@ -43,7 +44,7 @@ class Job:
         cache: Folder for frozen features.
         config: How.
         part: "all", or the name of a part.
-        tokenizer: Checkpoint to take a tokenizer from, or None.
+        taken: Part's name -> checkpoint to take it from.
         half: Write the checkpoint's weights in half precision.
     """
 
@@ -55,7 +56,7 @@ class Job:
     cache: Path
     config: TrainConfig
     part: str = WHOLE
-    tokenizer: Path | None = None
+    taken: Mapping[str, Path] = field(default_factory=dict[str, Path])
     half: bool = False
 
 
@@ -75,8 +76,9 @@ def train(job: Job, events: Events | None = None) -> Path:
     model, config = trainable_of(job.policy, job.name), job.config
     assert isinstance(model, nn.Module)
     torch.set_num_threads(config.threads)
-    if job.tokenizer is not None:
-        adopt(model, part_of(model, TOKENIZER, job.name), job.tokenizer)
+    model.set_statistics(statistics_of(job.demonstrations, model.batch_spec, model))
+    for name, source in job.taken.items():
+        adopt(model, part_of(model, name, job.name), source)
     part = None if job.part == WHOLE else part_of(model, job.part, job.name)
     for parameter in () if part is None else part.parameters():
         parameter.requires_grad_(True)  # frozen beside the rest, free by itself
@@ -90,8 +92,6 @@ def train(job: Job, events: Events | None = None) -> Path:
         validation = Sampler(
             job.demonstrations, spec, held_out, batch=config.batch, seed=config.seed + 1
         )
-    if part is None:
-        model.set_statistics(statistics_of(job.demonstrations, spec, model))
     document = _describe(job)
     if part is None:
         features = cache_features(
@@ -182,7 +182,7 @@ def _describe(job: Job) -> dict[str, Any]:
         "policy": job.described,
         "part": job.part,
         "config": dataclasses.asdict(job.config),
-        "initial_weights": weights_hash(job.policy),  # an adopted tokenizer's included
+        "initial_weights": weights_hash(job.policy),  # what was taken included
         "data": content_hash([i.to_json() for i in infos]),
         "every": job.demonstrations.every,
     }

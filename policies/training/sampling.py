@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from policies.batch import Batch, BatchSpec
 from policies.training import augmentation
+from policies.training.keyframes import next_keyframes
 from wamsim.demonstrations import DemonstrationSet, UnusableDemonstrations
 
 if TYPE_CHECKING:
@@ -82,11 +83,15 @@ class Sampler:
         seed: int,
         shift: int = 0,
     ) -> None:
-        demonstrations.check(spec.cameras, spec.action, spec.proprio, depth=spec.depth)
+        demonstrations.check(
+            spec.cameras, spec.action, spec.proprio, depth=spec.depth, horizon=spec.horizon,
+            executed=spec.executed,
+        )  # fmt: skip
         self.set, self.spec, self.samples = demonstrations, spec, samples
         self._batch, self._seed, self._shift = batch, seed, shift
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self.features: FeatureCache | None = None
+        self._keyframes: dict[int, NDArray[np.int64]] = {}
 
     def numbers(self, step: int) -> NDArray[np.int64]:
         """Give the sample numbers of a step; every sample once before any comes again."""
@@ -151,6 +156,7 @@ class Sampler:
             step=torch.tensor([row["step"] for row in rows]),
             seed=torch.from_numpy(np.asarray(seeds, np.int64)),
             features=None if self.features is None else self.features.of(numbers),
+            keyframe=stacked("keyframe") if spec.keyframe else None,
             **geometry,
         )
 
@@ -163,8 +169,7 @@ class Sampler:
         places = wanted.clip(0, last)
         low, high = int(places.min()), int(places.max()) + 1
         ahead = step + np.arange(spec.horizon)
-        name = file.actions(executed=spec.executed)
-        actions = file.rows(name, step, min(step + spec.horizon, last))
+        actions = file.chunk(step, spec.horizon, executed=spec.executed)
         out: dict[str, Any] = {
             "info": file.info,
             "episode": episode,
@@ -182,4 +187,14 @@ class Sampler:
         if spec.proprio is not None:
             name = f"proprio/{spec.proprio.name}"
             out["proprio"] = file.rows(name, low, high)[places - low]
+            if spec.keyframe:
+                at = self._next_keyframe(episode, step)
+                out["keyframe"] = file.rows(name, at, at + 1)[0]
         return out
+
+    def _next_keyframe(self, episode: int, step: int) -> int:
+        if episode not in self._keyframes:
+            file = self.set.files[episode]
+            actions = file.actions(executed=self.spec.executed)
+            self._keyframes[episode] = next_keyframes(actions, self.spec.action)
+        return int(self._keyframes[episode][step])

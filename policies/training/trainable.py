@@ -48,7 +48,7 @@ class Trainable(Protocol):
 
 
 class Part(Protocol):
-    """A piece of a model that is trained by itself before the rest: a tokenizer.
+    """A piece of a model that is trained by itself before the rest: tokenizer, backbone.
 
     Attributes:
         prefixes: Keys of the model's state dict that belong to it start with one of these.

@@ -52,7 +52,8 @@ class Memory:
 class TwoArmOracle:
     """Plans from the goal with privileged state, for scenes with two arms.
 
-    `OracleConfig.noise` perturbs joints, equally all along (`noise_floor` changes nothing).
+    `OracleConfig.noise` perturbs joints, equally all along (`noise_floor` changes nothing);
+    there are no pushes.
     """
 
     def __init__(self, config: OracleConfig, action: ActionConvention) -> None:
@@ -89,11 +90,12 @@ class TwoArmOracle:
             with view.showing(state):
                 memory = _plan(view, state, memory)
         n = self.card.horizon
-        rows = memory.actions[memory.at : memory.at + n]
-        meant = np.concatenate([rows, np.repeat(memory.actions[-1:], n - len(rows), axis=0)])
-        rows = meant
+        most = max(n, self._config.ahead)
+        known = memory.actions[memory.at : memory.at + most]
+        known = np.concatenate([known, np.repeat(memory.actions[-1:], most - len(known), axis=0)])
+        rows, meant = known[:n], known[: self._config.ahead]
         if self._config.noise:
-            rows = meant + _noise(memory.seed, step, n, self._config.noise)
+            rows = rows + _noise(memory.seed, step, n, self._config.noise)
         memory = Memory(
             seed=memory.seed,
             actions=memory.actions,
