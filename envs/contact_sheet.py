@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,12 +99,12 @@ def _laid_out(title: str, cells: Sequence[tuple[Frames, Task]]) -> Image.Image:
     words, head = typeface(_LETTERS), typeface(2 * _LETTERS)
     text = round(_LINES * _LETTERS * 1.35) + _GAP
     top = 2 * _LETTERS + 3 * _GAP
-    width = columns * (SIZE_PX + _GAP) + _GAP
+    note = ", stand-in visuals" if any(task.stand_in_visuals for _, task in cells) else ""
+    heading = f"{title}: {len(cells)} task{'s' if len(cells) > 1 else ''}{note}"
+    width = max(columns * (SIZE_PX + _GAP), math.ceil(head.getlength(heading)) + _GAP) + _GAP
     sheet = Image.new("RGB", (width, top + rows * (SIZE_PX + text + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    stand_ins = any(task.stand_in_visuals for _, task in cells)
-    note = ", stand-in visuals" if stand_ins else ""
-    draw.text((_GAP, _GAP), f"{title}: {len(cells)} tasks{note}", font=head, fill=_INK)
+    draw.text((_GAP, _GAP), heading, font=head, fill=_INK)
     for number, (picture, task) in enumerate(cells):
         row, column = divmod(number, columns)
         left = _GAP + column * (SIZE_PX + _GAP)
