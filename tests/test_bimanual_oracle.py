@@ -20,7 +20,7 @@ from policies.oracle.two_arms.script import SPEED, STEP_S, Script
 from policies.oracle.two_arms.solve_seeds import solves
 from policies.oracle.two_arms.view import View
 from wamsim.contracts import EpisodeKey, PrivilegedState, Task
-from wamsim.conventions import DELTA_EEF_BASE_TORSO_MODE
+from wamsim.conventions import DELTA_EEF_GRIPPER_OPEN_POSITIVE
 from wamsim.errors import ConventionMismatch, PolicyFault
 
 TASKS = [entry.name for entry in ENTRIES]
@@ -90,8 +90,8 @@ def test_a_goal_beyond_two_arms_is_refused(goal: str) -> None:
 
 def test_the_oracle_says_which_conventions_it_speaks() -> None:
     one_arm = FAMILY.make("", OracleConfig())
-    with pytest.raises(ConventionMismatch, match="but not DELTA_EEF_BASE_TORSO_MODE"):
-        one_arm.speaking(DELTA_EEF_BASE_TORSO_MODE)  # type: ignore[attr-defined]
+    with pytest.raises(ConventionMismatch, match="but not DELTA_EEF_GRIPPER_OPEN_POSITIVE"):
+        one_arm.speaking(DELTA_EEF_GRIPPER_OPEN_POSITIVE)  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------------- episodes

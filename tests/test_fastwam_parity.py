@@ -118,7 +118,7 @@ def test_the_text_encoder_is_transformers_umt5() -> None:
     torch.manual_seed(1)
     theirs = UMT5EncoderModel(
         UMT5Config(
-            vocab_size=384, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2,
+            vocab_size=4096, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2,
             dropout_rate=0.0,
         )
     ).eval()  # fmt: skip

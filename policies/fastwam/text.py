@@ -52,6 +52,9 @@ class TextEncoder(nn.Module):
             WamsimError: There is none.
         """
         name = source or self.config.tokenizer
+        if name == WORDS:
+            self.tokenizer = WORDS
+            return
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
@@ -75,11 +78,11 @@ class TextEncoder(nn.Module):
         return ids
 
     def _ids(self, prompt: str) -> list[int]:
-        if self.tokenizer is None and self.config.tokenizer == WORDS:
-            return word_ids(prompt, self.config.vocab)
         if self.tokenizer is None:
             self.load_tokenizer()
         assert self.tokenizer is not None
+        if self.tokenizer == WORDS:
+            return word_ids(prompt, self.config.vocab)
         return list(self.tokenizer(" ".join(prompt.split())).input_ids)
 
     @torch.no_grad()

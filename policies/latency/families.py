@@ -189,8 +189,8 @@ def _smolvla_world(variant: str, preset: str) -> Hollow:
     from policies.smolvla_world.presets import configuration
 
     config = configuration(variant, preset)
-    # bytes need no vocabulary file; the padded length, which decides the cost, is the same
-    config = dataclasses.replace(config, host=dataclasses.replace(config.host, tokenizer="bytes"))
+    # words need no vocabulary file; the padded length, which decides the cost, is the same
+    config = dataclasses.replace(config, host=dataclasses.replace(config.host, tokenizer="words"))
     return Hollow(build.hollow(lambda: SmolVLAWorld(config)), whole=False)
 
 

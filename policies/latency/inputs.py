@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wamsim.contracts import Floats, Frames, Observation, PolicyCard, WorldModelCard
 
-# Every text encoder of the families holds it (SmolVLA's limit of 48 bytes is the tightest).
+# Every text encoder of the families holds it (the tiny presets' 32 words are the tightest).
 INSTRUCTION = "put the bowl on the plate"
 # metres; a table in front of a camera, so that voxels are as many as in a real scene
 NEAR_M, FAR_M = 0.5, 1.5
