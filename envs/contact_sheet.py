@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 6
 SIZE_PX = 256  # of a picture
+LIBEROS = "galleryview"  # a camera that LIBERO's scenes alone have
 _GAP, _LETTERS, _LINES = 8, 13, 2
 _PAPER, _INK, _MUTED = (250, 250, 248), (28, 28, 30), (110, 110, 114)
 _QUALITY = 88  # JPEG: 26 pictures in less than 400 kB
@@ -84,13 +85,20 @@ def _first_look(
     for _ in range(task.settle_steps):
         sim.step(np.array(task.action.hold, np.float64))
     seen = sim.glimpse()
-    # The last camera is the suite's view for people, where it has one beside the policies'.
-    view = camera or task.cameras[-1 if len(task.cameras) > 2 else 0]
+    view = camera or familiar_camera(task.cameras)
     painter = Painter(scene)
     try:
         return painter.draw(seen.seen_qpos, seen.lit, view, (SIZE_PX, SIZE_PX))[0], task
     finally:
         painter.close()
+
+
+def familiar_camera(cameras: Sequence[str]) -> str:
+    """The camera that people know a suite by: our own suites have one last, for people alone.
+
+    LIBERO's others stand in walls or far away in some scenes.
+    """
+    return cameras[0] if LIBEROS in cameras or len(cameras) < 3 else cameras[-1]
 
 
 def _laid_out(title: str, cells: Sequence[tuple[Frames, Task]]) -> Image.Image:

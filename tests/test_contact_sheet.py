@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import wamsim
-from envs.contact_sheet import SIZE_PX, draw_sheet
+from envs.contact_sheet import SIZE_PX, draw_sheet, familiar_camera
 from envs.scene import SuiteOptions
 from wamsim import registry
 from wamsim.errors import UnknownName
@@ -51,3 +51,10 @@ def test_what_is_not_there_is_named(tmp_path: Path, scene_cache_dir: Path) -> No
     with pytest.raises(UnknownName, match="frontview"):
         draw_sheet(SUITE, options, tmp_path, tasks=[TASK], camera="frontvew")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_suite_is_seen_as_people_know_it() -> None:
+    ours = ("agentview", "eye_in_hand", "frontview")
+    liberos = (*ours, "birdview", "sideview", "galleryview", "robot0_robotview")
+    found = [familiar_camera(c) for c in (ours, liberos, ours[:2])]
+    assert found == ["frontview", "agentview", "agentview"]
