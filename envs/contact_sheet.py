@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 6
 SIZE_PX = 256  # of a picture
+MANY, SMALL_PX = 40, 176  # from so many tasks on smaller ones: libero_90 stays below 1 MB
 LIBEROS = "galleryview"  # a camera that LIBERO's scenes alone have
 _GAP, _LETTERS, _LINES = 8, 13, 2
 _PAPER, _INK, _MUTED = (250, 250, 248), (28, 28, 30), (110, 110, 114)
@@ -58,8 +59,9 @@ def draw_sheet(
             raise nearest(wanted, tuple(known), kind=f"task of {name}")
     chosen = [known[t] for t in tasks] if tasks else list(known.values())
     cells: list[tuple[Frames, Task]] = []
+    size = SIZE_PX if len(chosen) < MANY else SMALL_PX
     for number, task in enumerate(chosen):
-        cells.append(_first_look(backend, task, camera, trial))
+        cells.append(_first_look(backend, task, camera, trial, size))
         progress(number + 1, len(chosen))
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.jpg"
@@ -68,7 +70,7 @@ def draw_sheet(
 
 
 def _first_look(
-    backend: SuiteBackend, task: Task, camera: str | None, trial: int
+    backend: SuiteBackend, task: Task, camera: str | None, trial: int, size: int
 ) -> tuple[Frames, Task]:
     from envs.goals import parse
     from envs.rendering import Painter
@@ -88,7 +90,7 @@ def _first_look(
     view = camera or familiar_camera(task.cameras)
     painter = Painter(scene)
     try:
-        return painter.draw(seen.seen_qpos, seen.lit, view, (SIZE_PX, SIZE_PX))[0], task
+        return painter.draw(seen.seen_qpos, seen.lit, view, (size, size))[0], task
     finally:
         painter.close()
 
@@ -102,24 +104,25 @@ def familiar_camera(cameras: Sequence[str]) -> str:
 
 
 def _laid_out(title: str, cells: Sequence[tuple[Frames, Task]]) -> Image.Image:
-    columns = min(COLUMNS, len(cells))
+    size = len(cells[0][0])
+    columns = min(COLUMNS if size == SIZE_PX else COLUMNS + 4, len(cells))
     rows = -(-len(cells) // columns)
     words, head = typeface(_LETTERS), typeface(2 * _LETTERS)
     text = round(_LINES * _LETTERS * 1.35) + _GAP
     top = 2 * _LETTERS + 3 * _GAP
     note = ", stand-in visuals" if any(task.stand_in_visuals for _, task in cells) else ""
     heading = f"{title}: {len(cells)} task{'s' if len(cells) > 1 else ''}{note}"
-    width = max(columns * (SIZE_PX + _GAP), math.ceil(head.getlength(heading)) + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, top + rows * (SIZE_PX + text + _GAP)), _PAPER)
+    width = max(columns * (size + _GAP), math.ceil(head.getlength(heading)) + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, top + rows * (size + text + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((_GAP, _GAP), heading, font=head, fill=_INK)
     for number, (picture, task) in enumerate(cells):
         row, column = divmod(number, columns)
-        left = _GAP + column * (SIZE_PX + _GAP)
-        down = top + row * (SIZE_PX + text + _GAP)
+        left = _GAP + column * (size + _GAP)
+        down = top + row * (size + text + _GAP)
         sheet.paste(Image.fromarray(picture), (left, down))
-        lines = wrapped(task.instruction, words, SIZE_PX, _LINES)
+        lines = wrapped(task.instruction, words, size, _LINES)
         for i, line in enumerate(lines):
-            at = (left, down + SIZE_PX + _GAP // 2 + round(i * _LETTERS * 1.35))
+            at = (left, down + size + _GAP // 2 + round(i * _LETTERS * 1.35))
             draw.text(at, line, font=words, fill=_MUTED)
     return sheet
