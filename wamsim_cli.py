@@ -279,6 +279,14 @@ def train_command(
     every: Annotated[
         int, typer.Option(min=1, help="A sample begins at every so-many env steps.")
     ] = 1,
+    looks: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Pictures of the data's scenes, the arm anywhere, in which a backbone learns to "
+            "point; shared out among run folders.",
+        ),
+    ] = 0,
     own_pictures: Annotated[
         bool, typer.Option("--own-pictures", help="The data's own pictures, not drawn anew.")
     ] = False,
@@ -310,11 +318,13 @@ def train_command(
     from envs.demonstration_sources.lerobot_meta import LeRobotLayout
     from envs.demonstrations import Viewpoint, prepare
     from envs.evaluation import closed_loop
+    from envs.looks import check_drawable, draw_looks
     from policies.training.config import TrainConfig
-    from policies.training.job import Job, spec_of, train
+    from policies.training.job import LOOKS_ARE_FOR_BACKBONES, Job, spec_of, train
     from policies.training.loop import Events
     from policies.training.progress import TrainingProgress
-    from wamsim.demonstrations import open_set
+    from wamsim.demonstrations import UnusableDemonstrations, open_set
+    from wamsim.looks import open_looks
 
     features = _options(lerobot or [], "--lerobot", "control_hz=fps")
     layout = LeRobotLayout.from_options(features)
@@ -330,6 +340,10 @@ def train_command(
     spec = spec_of(learner, choice.name)
     view = Viewpoint(cameras=spec.cameras, size=spec.image_size, depth=spec.depth)
     frames = resources.cache_dir / "frames"
+    if looks:
+        if part != "backbone":
+            raise UnusableDemonstrations(LOOKS_ARE_FOR_BACKBONES)
+        check_drawable(data)
     with TrainingProgress(console, choice.name, config.steps) as progress:
         folders = [
             prepare(
@@ -338,6 +352,13 @@ def train_command(
                 progress=progress.drawn, said=progress.said,
             )
             for source in data
+        ]  # fmt: skip
+        drawn = [
+            draw_looks(
+                source, view, -(-looks // len(data)), cache=resources.cache_dir / "looks",
+                resources=resources, progress=progress.looks, said=progress.said,
+            )
+            for source in (data if looks else ())
         ]  # fmt: skip
         job = Job(
             name=choice.name,
@@ -350,7 +371,9 @@ def train_command(
             part=part,
             taken={n: p for n, p in {"tokenizer": tokenizer, "backbone": backbone}.items() if p},
             half=half,
-        )
+            looks=open_looks(drawn, spec.cameras, spec.proprio.name)
+            if drawn and spec.proprio else None,
+        )  # fmt: skip
 
         def evaluate(step: int) -> dict[str, float]:
             return closed_loop(

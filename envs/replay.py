@@ -294,11 +294,15 @@ class Painters:
         from envs.rendering import Painter
 
         self.close()
-        if task.suite not in self._backends:
-            self._backends[task.suite] = registry.suite(task.suite, self._options)
-        painter = Painter(self._backends[task.suite].scene(task))
+        painter = Painter(self.backend(task).scene(task))
         self._loaded = (task.scene_id, painter)
         return painter
+
+    def backend(self, task: Task) -> SuiteBackend:
+        """Give the task's suite, whose scenes these painters draw."""
+        if task.suite not in self._backends:
+            self._backends[task.suite] = registry.suite(task.suite, self._options)
+        return self._backends[task.suite]
 
     def close(self) -> None:
         """Free OpenGL memory."""

@@ -29,7 +29,7 @@ class BatchSpec:
         depth: Also metric depth and camera matrices.
         executed: Actions as they were executed (world models); else as the expert meant them,
             where the demonstrations tell the two apart.
-        keyframe: Also proprioception at the next keyframe (see `policies.training.keyframes`).
+        keyframe: Also proprioception at the next keyframe (see `wamsim.keyframes`).
     """
 
     cameras: tuple[str, ...]

@@ -53,6 +53,11 @@ class ImageSteps:
     resample: Resample = Resample.BILINEAR
     crop_area: float | None = None
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing is cut off, so that a point stays at its share of width and height."""
+        return self.crop_before is None and self.crop_area is None
+
     def apply(self, frames: Frames) -> Frames:
         """Process pictures [..., H, W, 3] uint8 to [..., H', W', 3] uint8."""
         lead = frames.shape[:-3]

@@ -13,15 +13,17 @@ TRIALS ?= 20
 DEMOS  := $(WORK)/demonstrations
 LEARN  := --data $(DEMOS) --device $(DEVICE) --every 2
 
-# Where the network itself sees pixels; the others look through frozen tokenizers.
-SHIFT_smolvla_world := --shift 4
-SHIFT_spatialvla    := --shift 4
+# Families whose backbone learns to look before actions are learnt; variants share it.
+BACKBONES := smolvla_world fastwam
 
 FASTWAM    := fastwam joint idm no_video_cotrain
 COSMOS     := direct
 SMOLVLA    := base late_gated_xattn flare_tokens multi_layer_inject action_conditioned_prophet
 SPATIALVLA := late_fusion_gemma late_fusion_llama deep_fusion
 FLOW_HWM   := base split_attention
+
+# Variants that imagine nothing, or not through a tokenizer, have none to take.
+NO_TOKENIZER := smolvla_world.base $(SPATIALVLA:%=spatialvla.%)
 
 POLICIES := $(FASTWAM:%=fastwam.%) $(COSMOS:%=cosmos.%) $(SMOLVLA:%=smolvla_world.%) \
             $(SPATIALVLA:%=spatialvla.%)
@@ -42,10 +44,10 @@ reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
 	  --reproduce "make reference"
 
 reference-demonstrations: install
-	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 \
+	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=0.5 \
 	  -s tabletop_object -n 200 --first 100 --seed 1 --out $(DEMOS)
 
-# Tokenizers learn first; spatialvla has none.
+# Tokenizers learn first.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
 	$(WAMSIM) train -p $* --part tokenizer $(LEARN) --out $(WORK)/tokenizer-$* $(TOKENIZER_$*)
 
@@ -54,11 +56,18 @@ TOKENIZER_cosmos        := --steps 2500 --batch 16 --lr 2e-3
 TOKENIZER_flow_hwm      := --steps 4000 --batch 16 --lr 2e-3
 TOKENIZER_smolvla_world := --steps 700 --batch 16 --lr 1e-3
 
+# Then backbones, which look through the tokenizers.
+$(BACKBONES:%=$(WORK)/backbone-%/checkpoint/config.json): $(WORK)/backbone-%/checkpoint/config.json: \
+  $(WORK)/tokenizer-%/checkpoint/config.json
+	$(WAMSIM) train -p $* --part backbone --looks 13500 $(LEARN) --out $(WORK)/backbone-$* \
+	  --steps 4000 --batch 32 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$*/checkpoint
+
 define model
-train-$(1): reference-demonstrations $(if $(filter spatialvla,$(call family,$(1))),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json)
+train-$(1): reference-demonstrations $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
+  $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(call family,$(1))/checkpoint/config.json)
 	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
-	  $(SHIFT_$(call family,$(1))) \
-	  $(if $(filter spatialvla,$(call family,$(1))),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
+	  $(if $(filter $(BACKBONES),$(call family,$(1))),--backbone $(WORK)/backbone-$(call family,$(1))/checkpoint) \
+	  $(if $(filter $(NO_TOKENIZER),$(1)),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
 	cp $$(WORK)/$(1)/checkpoint/* policies/$(call family,$(1))/reference/$(call variant,$(1))/
 

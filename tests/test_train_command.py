@@ -20,7 +20,7 @@ pytestmark = pytest.mark.sim
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, scene_cache_dir: Path) -> Path:
     out = tmp_path_factory.mktemp("train") / "run"
-    return oracle_run(out, scene_cache_dir, episodes=1)
+    return oracle_run(out, scene_cache_dir, episodes=2)
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -37,7 +37,7 @@ def test_train_draws_learns_and_resumes(
     )  # fmt: skip
     code, text = run(*common, "--steps", 2)
     assert code == 0, text
-    assert "1 episodes of 1 task(s)" in text
+    assert "2 episodes of 1 task(s)" in text
     checkpoint = tmp_path / "out" / "checkpoint"
     about = json.loads((checkpoint / "training.json").read_text())
     assert about["first_trial"] == 100
@@ -51,6 +51,23 @@ def test_train_draws_learns_and_resumes(
     assert "another --out" in text
 
 
+def test_a_backbone_is_trained_with_looks_and_taken(
+    recorded: Path, scene_cache_dir: Path, tmp_path: Path
+) -> None:
+    common = (
+        "-p", "smolvla_world:base", "--data", recorded, "--cache", scene_cache_dir, "--batch", 2,
+        "--validate-every", 0, "-w", 1, "--steps", 1,
+    )  # fmt: skip
+    code, text = run(*common, "--part", "backbone", "--looks", 4, "--out", tmp_path / "backbone")
+    assert code == 0, text
+    backbone = tmp_path / "backbone" / "checkpoint"
+    about = json.loads((backbone / "training.json").read_text())
+    assert about["decides"]["looks"]["count"] == 4
+    assert about["quality"]["look_place"] > 0
+    code, text = run(*common, "--backbone", backbone, "--out", tmp_path / "all")
+    assert code == 0, text
+
+
 def test_bad_input_gets_a_sentence(recorded: Path, scene_cache_dir: Path, tmp_path: Path) -> None:
     rest = ("--out", tmp_path / "out", "--cache", scene_cache_dir)
     code, text = run("-p", "fastwan", "-d", recorded, *rest)
@@ -62,6 +79,12 @@ def test_bad_input_gets_a_sentence(recorded: Path, scene_cache_dir: Path, tmp_pa
     code, text = run("-p", "hold", "-d", recorded, *rest)
     assert code != 0
     assert "'hold' has nothing to learn" in text
+    code, text = run("-p", "fastwam", "-d", recorded, "--looks", 9, *rest)
+    assert code != 0
+    assert "--part backbone --looks N" in text
+    code, text = run("-p", "fastwam", "--part", "backbone", "--looks", 9, "-d", tmp_path, *rest)
+    assert code != 0
+    assert "looks are drawn of the scenes of a run folder" in text
     code, text = run("-p", "fastwam", "-d", recorded, "--batch", 3, "--accumulate", 2, *rest)
     assert code != 0
     assert "equal parts" in text

@@ -17,7 +17,6 @@ from policies.checkpoint import Statistics
 from policies.training import augmentation
 from policies.training.config import TrainConfig
 from policies.training.job import ABOUT, Job, train
-from policies.training.keyframes import next_keyframes
 from policies.training.loop import Events, Trainer
 from policies.training.sampling import Sampler, split
 from policies.training.statistics import statistics_of
@@ -26,6 +25,7 @@ from wamsim import registry
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
 from wamsim.demonstrations import UnusableDemonstrations, open_set, write_demonstration
 from wamsim.errors import ConfigurationMismatch, UnknownName
+from wamsim.keyframes import next_keyframes
 
 SPEC = BatchSpec(
     cameras=("agentview",),

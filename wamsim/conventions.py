@@ -380,3 +380,21 @@ def orient(frames: NDArray[np.uint8], orientation: Orientation) -> NDArray[np.ui
     if orientation is Orientation.MIRRORED:
         return frames[..., :, ::-1, :]
     return frames[..., ::-1, :, :]
+
+
+def orient_points(points: NDArray[np.float32], orientation: Orientation) -> NDArray[np.float32]:
+    """Turn points as `orient` turns the picture that they are in.
+
+    Args:
+        points: float32 [..., 2], (column, row) in the upright picture as shares of its width and
+            height.
+        orientation: Of the picture that is wanted.
+
+    Returns:
+        [..., 2], where they are in that picture.
+    """
+    if orientation is Orientation.UPRIGHT:
+        return points
+    out, axis = points.copy(), 0 if orientation is Orientation.MIRRORED else 1
+    out[..., axis] = 1 - out[..., axis]
+    return out

@@ -266,10 +266,16 @@ class FastWamConfig:
         return self.vae.z_dim, height // self.vae.spatial, width // self.vae.spatial
 
     @property
+    def tokens_grid(self) -> tuple[int, int]:
+        """(rows, columns) of the video tokens of one latent frame."""
+        _, height, width = self.latent_shape
+        return height // TOKEN_PATCH, width // TOKEN_PATCH
+
+    @property
     def tokens_per_frame(self) -> int:
         """Video tokens of one latent frame."""
-        _, height, width = self.latent_shape
-        return height * width // TOKEN_PATCH**2
+        height, width = self.tokens_grid
+        return height * width
 
     def to_dict(self) -> dict[str, Any]:
         """Write as plain JSON values."""

@@ -36,7 +36,7 @@ from policies.fastwam.text import TextEncoder
 from policies.fastwam.tokenizer import VaePart
 from policies.fastwam.vae import WanVae
 from policies.preprocess import ImageSteps
-from policies.training.backbone import BackbonePart
+from policies.training.backbone import BackbonePart, Reading
 from policies.training.reconstruction import synthetic_video
 from policies.training.trainable import Part
 from wamsim.contracts import Frames
@@ -338,22 +338,28 @@ class FastWam(nn.Module, Pretrained):
 
         The backbone is the video expert as it looks at the present.
         """
+        config = self.config
+        cameras, (height, width) = len(config.cameras), config.tokens_grid
 
-        def read(batch: Batch) -> Tensor:
+        def read(batch: Batch) -> Reading:
             first = self.vae.encode(batch_video(self, batch, (0,))).to(self.dtype)
             context = self.context_tokens(batch.instruction, batch.proprio_at(0))
             times = torch.zeros(batch.size, 1, dtype=self.dtype, device=self.device)
             stream = self.video.stream(first, times, self.video.context(context))
             groups = [("V0", self.config.tokens_per_frame)]
             mask = attention_mask(self.config.variant, groups, groups, device=self.device)
-            return self.run([stream], mask)[0][0]
+            tokens = self.run([stream], mask)[0][0]
+            seen = tokens.unflatten(1, (height, cameras, -1)).movedim(2, 1)  # side by side
+            return Reading(out=tokens, seen=seen)
 
         backbone = BackbonePart(
             self,
             prefixes=("mixtures.video.", "proprio_encoder."),
             spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
             read=read,
-            width=self.config.video.hidden,
+            width=config.video.hidden,
+            orientation=config.orientation,
+            whole=config.images.keeps_all and width % cameras == 0,
         )
         return {"tokenizer": VaePart(self), "backbone": backbone}
 

@@ -43,6 +43,11 @@ class VlmConfig:
     patch_px: int = 16
     shuffle: int = 4  # pixel shuffle: one token for shuffle x shuffle patches
 
+    @property
+    def tokens_side(self) -> int:
+        """Tokens along the side of a picture."""
+        return self.image_px // self.patch_px // self.shuffle
+
 
 @dataclass(frozen=True, kw_only=True)
 class HostConfig:

@@ -160,11 +160,8 @@ class Host(nn.Module):
         return self._read(prefix)[0]
 
     def read(self, prefix: Tokens) -> Tensor:
-        """Run the VLM over a prefix: the normed states of its last token, [B, 1, VLM width].
-
-        That token is the proprioception, which sees all the others.
-        """
-        return self.vlm.text_model.norm(self._read(prefix)[1][:, -1:])
+        """Run the VLM over a prefix: its normed states [B, P, VLM width]."""
+        return self.vlm.text_model.norm(self._read(prefix)[1])
 
     def _read(self, prefix: Tokens) -> tuple[Cache, Tensor]:
         mask, where = block_mask(prefix.valid, prefix.starts), positions(prefix.valid)

@@ -7,6 +7,7 @@ Source: FAMILIES C.0 to C.3.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from policies.smolvla_world.host import Cache
 from policies.smolvla_world.inputs import Inputs, Query, turn
 from policies.smolvla_world.tokenizer import VJepaPart
 from policies.smolvla_world.world import WorldEncoder
-from policies.training.backbone import BackbonePart
+from policies.training.backbone import BackbonePart, Reading
 from policies.training.reconstruction import synthetic_video
 from policies.training.trainable import Part
 
@@ -270,18 +271,32 @@ class SmolVLAWorld(Inputs):
         return found
 
     def _backbone(self) -> BackbonePart:
-        def read(batch: Batch) -> Tensor:
+        config = self.config
+        cameras, vlm = config.cameras, config.host.vlm
+
+        def grids(tokens: Tensor) -> Tensor:
+            side = vlm.tokens_side
+            pictures = tokens[:, : len(cameras) * side**2]  # they come first
+            return pictures.unflatten(1, (len(cameras), side, side))
+
+        def read(batch: Batch) -> Reading:
             frames = {c: turn(batch.at(c, (0,))[:, 0], self.config.orientation) for c in cameras}
             query = self.query(frames, batch.proprio_at(0), batch.instruction, trim=True)
-            return self.host.read(Tokens.join(query.context, query.state))
+            states = self.host.read(Tokens.join(query.context, query.state))
+            return Reading(
+                out=states[:, -1:],  # the proprioception, which sees all the others
+                seen=grids(states),
+                before=grids(query.context.embeddings) / math.sqrt(vlm.hidden),
+            )
 
-        cameras = self.config.cameras
         return BackbonePart(
             self,
             prefixes=("host.vlm.", "host.state_proj."),
             spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
             read=read,
-            width=self.config.host.vlm.hidden,
+            width=vlm.hidden,
+            orientation=config.orientation,
+            whole=config.images.keeps_all and config.image_size[0] == config.image_size[1],
         )
 
 

@@ -16,19 +16,26 @@ from torch import nn
 
 from policies.batch import Batch, BatchSpec
 from policies.checkpoint import WEIGHTS, CheckpointMismatch
+from policies.training.backbone import BackbonePart
 from policies.training.config import TrainConfig
 from policies.training.features import cache_features
+from policies.training.looks import LookSampler
 from policies.training.loop import Events, Trainer
 from policies.training.sampling import Sampler, split
 from policies.training.statistics import statistics_of
 from policies.training.trainable import Part, Trainable, adopt, part_of, trainable_of
-from wamsim.demonstrations import DemonstrationSet
+from wamsim.demonstrations import DemonstrationSet, UnusableDemonstrations
+from wamsim.looks import LookSet
 from wamsim.provenance import content_hash, weights_hash
 from wamsim.whole_file import write_whole
 
 CHECKPOINT, ABOUT = "checkpoint", "training.json"
 WHOLE = "all"
 FINISH_BATCHES = 8  # for measuring a finished part
+LOOKS_ARE_FOR_BACKBONES = (
+    "only a backbone learns from looks. Train it first with `--part backbone --looks N`, and give "
+    "the rest its checkpoint with --backbone."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +53,7 @@ class Job:
         part: "all", or the name of a part.
         taken: Part's name -> checkpoint to take it from.
         half: Write the checkpoint's weights in half precision.
+        looks: What a backbone also learns to point in, or None.
     """
 
     name: str
@@ -58,6 +66,7 @@ class Job:
     part: str = WHOLE
     taken: Mapping[str, Path] = field(default_factory=dict[str, Path])
     half: bool = False
+    looks: LookSet | None = None
 
 
 def train(job: Job, events: Events | None = None) -> Path:
@@ -68,7 +77,8 @@ def train(job: Job, events: Events | None = None) -> Path:
 
     Raises:
         NotTrainable, UnknownName: The policy has no weights, or not that part.
-        UnusableDemonstrations, ConventionMismatch: The data do not fit the model.
+        UnusableDemonstrations, ConventionMismatch: The data do not fit the model, or looks
+            were given for something else than a backbone.
         ConfigurationMismatch: The folder holds another training.
         FloatingPointError: A loss is not finite; names the term.
     """
@@ -80,6 +90,10 @@ def train(job: Job, events: Events | None = None) -> Path:
     for name, source in job.taken.items():
         adopt(model, part_of(model, name, job.name), source)
     part = None if job.part == WHOLE else part_of(model, job.part, job.name)
+    if job.looks is not None:
+        if not isinstance(part, BackbonePart):
+            raise UnusableDemonstrations(LOOKS_ARE_FOR_BACKBONES)
+        part.look_at(LookSampler(job.looks, part.batch_spec))
     for parameter in () if part is None else part.parameters():
         parameter.requires_grad_(True)  # frozen beside the rest, free by itself
     spec = model.batch_spec if part is None else part.batch_spec
@@ -186,6 +200,8 @@ def _describe(job: Job) -> dict[str, Any]:
         "data": content_hash([i.to_json() for i in infos]),
         "every": job.demonstrations.every,
     }
+    if job.looks is not None:  # trainings without any keep the hash that they had before
+        decides["looks"] = {"count": len(job.looks), "hash": job.looks.hash()}
     return {
         "decides": decides,
         "episodes": len(files),

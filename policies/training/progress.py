@@ -49,6 +49,10 @@ class TrainingProgress(Bars):
         """Episodes whose pictures are there."""
         self._show("drawing episodes", done, total)
 
+    def looks(self, done: int, total: int) -> None:
+        """Files of looks that are there."""
+        self._show("drawing looks", done, total)
+
     def features(self, done: int, total: int) -> None:
         """Samples whose frozen features are there."""
         self._show("frozen features", done, total)

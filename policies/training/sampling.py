@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from policies.batch import Batch, BatchSpec
 from policies.training import augmentation
-from policies.training.keyframes import next_keyframes
 from wamsim.demonstrations import DemonstrationSet, UnusableDemonstrations
+from wamsim.keyframes import next_keyframes
 
 if TYPE_CHECKING:
     from policies.training.features import FeatureCache
