@@ -337,7 +337,8 @@ def train_command(
         )  # fmt: skip
     except ValueError as error:
         raise WamsimError(str(error)) from error
-    spec = spec_of(learner, choice.name)
+    taken = {n: p for n, p in {"tokenizer": tokenizer, "backbone": backbone}.items() if p}
+    spec = spec_of(learner, choice.name, [*taken, *([part] if part != "all" else [])])
     view = Viewpoint(cameras=spec.cameras, size=spec.image_size, depth=spec.depth)
     frames = resources.cache_dir / "frames"
     if looks:
@@ -369,7 +370,7 @@ def train_command(
             cache=resources.cache_dir / "features",
             config=config,
             part=part,
-            taken={n: p for n, p in {"tokenizer": tokenizer, "backbone": backbone}.items() if p},
+            taken=taken,
             half=half,
             looks=open_looks(drawn, spec.cameras, spec.proprio.name)
             if drawn and spec.proprio else None,

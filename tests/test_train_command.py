@@ -82,6 +82,10 @@ def test_bad_input_gets_a_sentence(recorded: Path, scene_cache_dir: Path, tmp_pa
     code, text = run("-p", "fastwam", "-d", recorded, "--looks", 9, *rest)
     assert code != 0
     assert "--part backbone --looks N" in text
+    for asked in (("--part", "backbone"), ("--backbone", tmp_path)):  # before anything is read
+        code, text = run("-p", "flow_hwm", *asked, "-d", tmp_path / "nothing", *rest)
+        assert code != 0
+        assert "unknown part of flow_hwm:base 'backbone'" in text
     code, text = run("-p", "fastwam", "--part", "backbone", "--looks", 9, "-d", tmp_path, *rest)
     assert code != 0
     assert "looks are drawn of the scenes of a run folder" in text

@@ -118,8 +118,7 @@ def layout(name: str) -> Layout:
         UnknownName: With the nearest known name.
     """
     if name not in LAYOUTS:
-        hint = f"Layouts: {', '.join(LAYOUTS)}."
-        raise nearest(name, LAYOUTS, kind="layout of kitchen", hint=hint)
+        raise nearest(name, LAYOUTS, kind="layout of kitchen")
     return LAYOUTS[name]
 
 

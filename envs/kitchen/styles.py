@@ -171,5 +171,5 @@ def style(name: str) -> Style:
         UnknownName: With the nearest known name.
     """
     if name not in STYLES:
-        raise nearest(name, STYLES, kind="style of kitchen", hint=f"Styles: {', '.join(STYLES)}.")
+        raise nearest(name, STYLES, kind="style of kitchen")
     return STYLES[name]

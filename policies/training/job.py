@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,23 @@ def train(job: Job, events: Events | None = None) -> Path:
         return save_checkpoint(model, job.out / CHECKPOINT, document, half=job.half)
 
 
-def spec_of(policy: Any, name: str) -> BatchSpec:
-    """Say what a training will need of each sample; see `train` for errors.
+def spec_of(policy: Any, name: str, parts: Sequence[str] = ()) -> BatchSpec:
+    """Say what a training will need of each sample, before anything is drawn for it.
 
     A part sees some of it: what is drawn for the part serves the whole model afterwards.
+
+    Args:
+        policy: The policy or world model.
+        name: For texts.
+        parts: Those that will be trained or taken, which it must have.
+
+    Raises:
+        NotTrainable, UnknownName: As `train`.
     """
-    return trainable_of(policy, name).batch_spec
+    model = trainable_of(policy, name)
+    for part in parts:
+        part_of(model, part, name)
+    return model.batch_spec
 
 
 def save_checkpoint(
