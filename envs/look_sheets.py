@@ -110,11 +110,6 @@ class Sketcher:
             frames[:, row], _ = shoot(painter, simulation.fixtures, glimpse, look)
             for c in cameras:
                 pixel[c, row], ahead[c, row] = project(painter, view.cameras[c], view.size, middles)
-        at = 0
-        for name, width in task.robot_state.fields:
-            if name == HAND:
-                break
-            at += width
         by_camera = dict(zip(view.cameras, cameras, strict=True))
         return Looks(
             info=LooksInfo(
@@ -127,7 +122,7 @@ class Sketcher:
                 source=sheet.source,
             ),
             trial=np.array(sheet.trials, np.int64),
-            hand=sheet.states[:, at : at + 3].astype(np.float32),
+            hand=task.robot_state.split(sheet.states)[HAND].astype(np.float32),
             place=place,
             frames={camera: frames[c] for camera, c in by_camera.items()},
             pixel={camera: pixel[c] for camera, c in by_camera.items()},
