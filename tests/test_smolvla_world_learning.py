@@ -138,7 +138,7 @@ def test_features_change_nothing(variant: str) -> None:
     batch = moving_squares(model.batch_spec, 6)
     cached = with_features(model, batch)
     assert {k: v.shape[1:] for k, v in cached.features.items()} == {  # type: ignore[union-attr]
-        "history": (4, 64), "future": (4, 64)
+        "history": (4, 64), "future": (4, 64), "origin": (4, 64)
     }  # fmt: skip
     assert losses(model, cached) == pytest.approx(losses(model, batch), rel=1e-4)
 
@@ -161,7 +161,8 @@ def test_clips_that_samples_share_are_encoded_once() -> None:
     with torch.no_grad():
         found = model.frozen_features(batch)
         apart = [model.frozen_features(batch.rows(slice(i, i + 1))) for i in range(4)]
-    assert seen == [11, 8, 8, 8, 8]  # 3 + 4 + 4 clips instead of 32
+    # 3 + 4 + 4 clips instead of 32; then a row for each sample's standing world
+    assert seen == [11, 4, *[8, 1] * 4]
     for name, value in found.items():
         torch.testing.assert_close(value, torch.cat([a[name] for a in apart]), atol=1e-4, rtol=1e-4)
 

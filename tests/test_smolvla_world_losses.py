@@ -147,7 +147,7 @@ def test_the_flow_term_from_its_parts() -> None:
 
 def test_delta_and_absolute_targets() -> None:
     for delta in (True, False):
-        model = tiny("late_gated_xattn", delta=delta, loss="cos").model
+        model = tiny("late_gated_xattn", delta=delta, delta_from="present", loss="cos").model
         batch = batch_of(model.batch_spec)
         step = Step(model, batch)
         with torch.no_grad():
@@ -172,7 +172,7 @@ def test_every_loss_reaches_the_predictor(variant: str, kind: str) -> None:
 
 
 def test_the_flow_trains_the_predictor_once_the_gate_is_open() -> None:
-    model = fresh("late_gated_xattn").model
+    model = fresh("late_gated_xattn", delta_from="present").model
     model.loss(batch_of(model.batch_spec))["flow"].backward()
     assert model.prophet is not None
     assert model.inject is not None

@@ -7,16 +7,19 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from smolvla_world_doubles import fresh, observation, open_gates, tiny
+from smolvla_world_doubles import batch_of, fresh, observation, open_gates, tiny
 
 from policies.smolvla_world.fusion import Memory
+from policies.smolvla_world.policy import SmolVLAWorldPolicy
 from wamsim.errors import WamsimError
 
 
 def test_the_history_is_seen_but_not_its_order() -> None:
     """The published Prophet has no positions; ours can have them."""
     for positions in (False, True):
-        prophet = tiny("late_gated_xattn", prophet_positions=positions).model.prophet
+        prophet = tiny(
+            "late_gated_xattn", prophet_positions=positions, delta_from="present"
+        ).model.prophet
         assert prophet is not None
         history = torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -133,7 +136,7 @@ def test_sites_see_their_own_horizons() -> None:
 
 
 def test_the_conditioned_prophet_is_asked_at_every_step() -> None:
-    policy = fresh("action_conditioned_prophet", steps=5)
+    policy = fresh("action_conditioned_prophet", steps=5, delta_from="present")
     open_gates(policy.model)
     calls = 0
     predict = policy.model.predict
@@ -159,7 +162,7 @@ def test_the_conditioned_prophet_is_asked_at_every_step() -> None:
 
 
 def test_what_would_be_seen_if_nothing_were_done() -> None:
-    policy = fresh("action_conditioned_prophet")
+    policy = fresh("action_conditioned_prophet", delta_from="present")
     model, card = policy.model, policy.card
     obs = observation(card, 2, imagine=True)
     answer = policy.act(obs)
@@ -173,7 +176,7 @@ def test_what_would_be_seen_if_nothing_were_done() -> None:
         hold = torch.tensor(card.action.hold).expand(2, card.horizon, -1)
         chunk = model.normalise("action", hold, model.config.host.max_action_dim)
         led = model.predict(history, chunk, torch.zeros(2))
-        expected = model.absolute(led, history[:, -1])
+        expected = model.absolute(led, model.origin(frames))
     np.testing.assert_allclose(answer.otherwise.latents, expected, atol=1e-5)
     assert np.abs(answer.otherwise.latents - answer.imagined.latents).max() > 1e-4
     assert (
@@ -184,3 +187,46 @@ def test_what_would_be_seen_if_nothing_were_done() -> None:
 def test_imagination_that_ignores_actions_says_nothing_of_others() -> None:
     policy = fresh("late_gated_xattn")
     assert policy.act(observation(policy.card, 1, imagine=True)).otherwise is None
+
+
+def standing(policy: SmolVLAWorldPolicy, frames: np.ndarray) -> np.ndarray:
+    """What the harness calls "nothing moves": the window ahead with the last picture repeated."""
+    spec = policy.card.imagines
+    assert spec is not None
+    past = sum(offset <= 0 for offset in spec.frame_offsets)
+    still = np.repeat(frames[:, -1:], len(spec.frame_offsets) - past, axis=1)
+    return policy.encode(np.concatenate([frames[:, -past:], still], axis=1)[:, :, None])
+
+
+@pytest.mark.parametrize("variant", ["late_gated_xattn", "flare_tokens", "multi_layer_inject"])
+@pytest.mark.parametrize("horizon", [2, 4, 6])  # fewer than a clip's frames, as many, more
+def test_changes_are_counted_from_the_standing_world(variant: str, horizon: int) -> None:
+    policy = fresh(variant, horizon=horizon)
+    obs = observation(policy.card, 2, imagine=True)
+    frames = obs.frames[policy.card.cameras[policy.model.world.camera]]
+    answer = policy.act(obs).imagined
+    assert answer is not None
+    # what has learnt nothing says that nothing moves, exactly
+    np.testing.assert_allclose(answer.latents, standing(policy, frames), atol=1e-5)
+    last = policy.model.prophet.output_proj if policy.model.prophet else None
+    last = policy.model.future_tokens.head[-1] if policy.model.future_tokens else last
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.bias += 3.0
+    moved = policy.act(obs).imagined
+    assert moved is not None
+    np.testing.assert_allclose(moved.latents, standing(policy, frames) + 3.0, atol=1e-4)
+
+
+def test_a_world_that_stands_has_nothing_to_predict() -> None:
+    model = tiny("late_gated_xattn").model
+    batch = batch_of(model.batch_spec)
+    now = batch.frame_offsets.index(0)
+    for seen in batch.frames.values():
+        seen[:, now:] = seen[:, now : now + 1]
+    assert model.loss(batch)["world"].item() == pytest.approx(0.0, abs=1e-9)
+    cached = dataclasses.replace(batch, features=model.frozen_features(batch))
+    assert model.loss(cached)["world"].item() == pytest.approx(0.0, abs=1e-9)
+    from_present = tiny("late_gated_xattn", delta_from="present").model
+    assert "origin" not in from_present.frozen_features(batch)
+    assert from_present.loss(batch)["world"].item() > 1e-3  # the past leaves its clips

@@ -146,7 +146,11 @@ class FusionConfig:
         prophet_layers, prophet_heads, prophet_dropout: The predictor of world features.
         prophet_positions: Give it position embeddings; the published one has none, so the
             order of the history is invisible to it.
-        delta: Predict z(t+k) - z(t) instead of z(t+k).
+        delta: Predict a change instead of z(t+k).
+        delta_from: What changes are counted from: the "present" z(t) as published, or what
+            the clip of each step ahead would give if the last picture stayed ("standing").
+            Features of clips change as the past leaves them, also where nothing moves; that
+            much is known and need not be predicted.
         inject_heads, gate_init: Gated cross-attention into the memory.
         sites: Layer counts after which suffix states are injected (several layers).
         site_horizons: Memory slots that each site sees; empty: all.
@@ -173,6 +177,7 @@ class FusionConfig:
     prophet_dropout: float = 0.0
     prophet_positions: bool = False
     delta: bool = True
+    delta_from: str = "present"
     inject_heads: int = 8
     gate_init: float = 0.0
     sites: tuple[int, ...] = ()
@@ -201,6 +206,7 @@ class FusionConfig:
             ("loss", LOSSES),
             ("memory_train", MEMORIES_TRAIN),
             ("memory_rollout", MEMORIES_ROLLOUT),
+            ("delta_from", ("present", "standing")),
             ("placement", ("prefix", "suffix")),
             ("prefix_block", PREFIX_BLOCKS),
             ("flare_target", ("per_step", "last")),

@@ -82,6 +82,16 @@ class SmolVLAWorld(Inputs):
             self.sites = SiteInjection(fusion, width, world.hidden)
         if fusion.loss == "cos_policy":
             self.policy_proj = nn.Linear(world.hidden, host.vlm.hidden)
+        if self.from_standing and fusion.loss == "mse":  # a cosine has no slope at zero
+            self._begin_still()
+
+    @torch.no_grad()
+    def _begin_still(self) -> None:
+        """Let what has not learnt yet say that nothing moves."""
+        last = self.prophet.output_proj if self.prophet else None
+        last = self.future_tokens.head[-1] if self.future_tokens else last
+        for parameter in () if last is None else last.parameters():
+            parameter.zero_()
 
     def _gated(self, width: int) -> GatedCrossAttention:
         assert self.config.world is not None
@@ -192,9 +202,29 @@ class SmolVLAWorld(Inputs):
             return self.prophet.with_actions(history, real, time)
         return self.prophet(history)
 
-    def absolute(self, predicted: Tensor, present: Tensor) -> Tensor:
-        """Add the present [B, D] to a predicted change."""
-        return predicted + present[:, None] if self.config.fusion.delta else predicted
+    @property
+    def from_standing(self) -> bool:
+        """Whether changes are counted from the standing world, not from the present."""
+        fusion = self.config.fusion
+        return fusion.delta and fusion.delta_from == "standing" and self.policy_proj is None
+
+    def origin(self, frames: Tensor, history: Tensor | None = None) -> Tensor:
+        """Give what changes are counted from, [B, K, D], or [B, 1, D] where it is the present.
+
+        Args:
+            frames: uint8 [B, T, H, W, 3] of the world camera at `world.history`.
+            history: Their features [B, C, D], where they are known.
+        """
+        assert self.encoder is not None
+        if self.from_standing:
+            return self.encoder.standing(frames.to(self.device), self.world.horizon)
+        if history is None:
+            history = self.encoder(frames.to(self.device), self.world.context)
+        return history[:, -1:]
+
+    def absolute(self, predicted: Tensor, origin: Tensor) -> Tensor:
+        """Add what changes are counted from (see `origin`) to a predicted change."""
+        return predicted + origin if self.config.fusion.delta else predicted
 
     @property
     def horizons(self) -> tuple[int, ...]:
@@ -213,20 +243,23 @@ class SmolVLAWorld(Inputs):
         changes = self.config.fusion.delta and self.policy_proj is None
         return self.prophet is not None or (self.future_tokens is not None and changes)
 
-    def imagined(self, predicted: Tensor, present: Tensor | None, query: Query) -> Tensor:
+    def imagined(self, predicted: Tensor, origin: Tensor | None, query: Query) -> Tensor:
         """Put a prediction into the space of `encode`, [B, K, D'].
 
         With loss "cos_policy" that is the policy's own image features, else V-JEPA's.
 
         Args:
             predicted: [B, K, D] or, from FLARE's tokens, [B, M, D].
-            present: Features of the present [B, D], where changes are predicted.
+            origin: See `origin`, where changes are predicted.
             query: The present.
         """
         predicted = predicted.mean(1, keepdim=True) if self._far else predicted
         if self.policy_proj is not None:
-            return self.absolute(self.policy_proj(predicted), self.policy_features(query.world))
-        return predicted if present is None else self.absolute(predicted, present)
+            now = self.policy_features(query.world)[:, None]
+            return self.absolute(self.policy_proj(predicted), now)
+        if origin is None:
+            return predicted
+        return self.absolute(predicted, origin[:, -1:] if self._far else origin)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Put real frames into the imagined space.
@@ -252,13 +285,18 @@ class SmolVLAWorld(Inputs):
         return losses(self, batch)[0]
 
     def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
-        """World features, "history" [B, C, D] and "future" [B, K, D]; empty without a future."""
+        """World features; empty without a future.
+
+        "history" [B, C, D] and "future" [B, K, D], and "origin" [B, K, D] unless it is the
+        present.
+        """
         if self.encoder is None:
             return {}
         from policies.smolvla_world.training import world_features
 
-        history, future = world_features(self, batch)
-        return {"history": history, "future": future}
+        history, future, origin = world_features(self, batch)
+        found = {"history": history, "future": future}
+        return found | {"origin": origin} if self.from_standing else found
 
     def parts(self) -> dict[str, Part]:
         """What is trained by itself beforehand.

@@ -15,8 +15,8 @@ from wamsim.errors import WamsimError
 # Options that change weights or what they were trained for. None means: as the preset, or
 # as the checkpoint, says. Name -> where in Config.
 _FUSION = (
-    "delta", "loss", "lambda_world", "temperature", "contrast_horizons", "memory_train",
-    "placement", "prefix_block", "gate_tokens", "gate_init", "share_sites",
+    "delta", "delta_from", "loss", "lambda_world", "temperature", "contrast_horizons",
+    "memory_train", "placement", "prefix_block", "gate_tokens", "gate_init", "share_sites",
     "prophet_positions", "flare_tokens", "flare_after", "flare_causal", "flare_target",
     "mu_constraint", "constraint_target", "constraint_grounding",
 )  # fmt: skip
@@ -67,6 +67,7 @@ class SmolVLAWorldOptions:
     statistics: str | None = None
     horizon: int | None = None
     delta: bool | None = None
+    delta_from: str | None = None
     loss: str | None = None
     lambda_world: float | None = None
     temperature: float | None = None

@@ -33,7 +33,7 @@ VARIANTS: dict[str, str] = {
 # What a variant changes in FusionConfig: (tiny, published).
 _FUSION: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "flare_tokens": (
-        {"flare_tokens": 4, "flare_layer": 3, "delta": False},
+        {"flare_tokens": 4, "flare_layer": 3},
         # M = K tokens so that each has its own target; the paper's 32 pooled query tokens
         # need its Q-former. L = 6 as in the paper (of 8 layers there, of 16 here).
         {"flare_tokens": 8, "flare_layer": 6, "delta": False},
@@ -69,8 +69,10 @@ _TINY_WORLD = WorldConfig(
     hidden=64, layers=3, heads=2, mlp_ratio=2.0, crop_px=64, patch_px=8, horizon=4, own=True
 )  # fmt: skip
 # Squared error gives predictions a scale, so that their skill can be measured; the published
-# cosine leaves it open.
-_TINY_FUSION = FusionConfig(prophet_heads=4, inject_heads=4, loss="mse")
+# cosine leaves it open. Counted from the standing world, and in their order: DECISIONS 36.
+_TINY_FUSION = FusionConfig(
+    prophet_heads=4, prophet_positions=True, inject_heads=4, loss="mse", delta_from="standing"
+)
 
 
 def configuration(variant: str, preset: str) -> Config:

@@ -86,15 +86,16 @@ def sample(
     watch = Watch(model.device)
     acting = model.prophet is not None and model.shows_memory()
     conditioned = isinstance(model.prophet, ActionProphet)
-    history, predicted, memory = None, None, None
+    history, origin, predicted, memory = None, None, None, None
     if model.prophet is not None and (acting or imagine):
         assert frames is not None
         assert model.encoder is not None
         history = model.encoder(frames.to(model.device), model.world.context)
+        origin = model.origin(frames, history)
         if not conditioned:
             predicted = model.predict(history)
             if acting:
-                memory = _memory(model, history, predicted, mode, draws)
+                memory = _memory(model, predicted, origin, mode, draws)
         watch.lap("world" if acting else "imagine")
     tokens = model.prefix(query, memory)
     prefix = model.host.fill(tokens) if cached else tokens
@@ -104,9 +105,9 @@ def sample(
     states: Tensor | None = None
     for step in range(steps):
         t = x.new_full((len(x),), 1.0 - step / steps)
-        if conditioned and acting and history is not None:
+        if conditioned and acting and history is not None and origin is not None:
             # the future depends on the chunk, so the memory changes at every step
-            memory = _memory(model, history, model.predict(history, x, t), mode, draws)
+            memory = _memory(model, model.predict(history, x, t), origin, mode, draws)
         velocity, states = model.velocity(prefix, x, t, memory)
         x = x - velocity / steps
     watch.lap("denoise")
@@ -115,24 +116,21 @@ def sample(
         # FLARE's tokens of the last, least noisy evaluation
         if model.imagining_needs_history:
             assert frames is not None
-            assert model.encoder is not None
-            history = model.encoder(frames.to(model.device), model.world.context)
+            origin = model.origin(frames)
         predicted = model.future_tokens(states)
     elif imagine and conditioned and history is not None:
         predicted = model.predict(history, x, torch.zeros_like(x[:, 0, 0]))
-    present = None if history is None else history[:, -1]
     if imagine and predicted is not None:
-        imagined = model.imagined(predicted, present, query)
+        imagined = model.imagined(predicted, origin, query)
     otherwise: Tensor | None = None
     if imagine and conditioned and history is not None and other is not None:
         led = model.predict(history, other, torch.zeros_like(x[:, 0, 0]))
-        otherwise = model.imagined(led, present, query)
+        otherwise = model.imagined(led, origin, query)
     watch.lap("imagine")
     return Sampled(x, imagined, otherwise, watch.parts)
 
 
 def _memory(
-    model: SmolVLAWorld, history: Tensor, predicted: Tensor, mode: str, draws: Draws
+    model: SmolVLAWorld, predicted: Tensor, origin: Tensor, mode: str, draws: Draws
 ) -> Memory:
-    absolute = model.absolute(predicted, history[:, -1])
-    return Memory(rollout_memory(mode, absolute, draws))
+    return Memory(rollout_memory(mode, model.absolute(predicted, origin), draws))

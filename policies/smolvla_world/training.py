@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from policies.smolvla_world.model import SmolVLAWorld
 
 
-def world_features(model: SmolVLAWorld, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Encode a batch's past and future, [B, C, D] and [B, K, D].
+def world_features(model: SmolVLAWorld, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode a batch's past [B, C, D] and future [B, K, D], and give `SmolVLAWorld.origin`.
 
     Samples that follow one another share most of their clips; each is encoded once.
     """
@@ -41,7 +41,8 @@ def world_features(model: SmolVLAWorld, batch: Batch) -> tuple[Tensor, Tensor]:
     windows = frames.unfold(1, length, 1).movedim(-1, 2).flatten(0, 1)  # [B count, m, H, W, 3]
     latents = model.encoder(windows[first].to(model.device), 1)[:, 0][place.to(model.device)]
     latents = latents.unflatten(0, (batch.size, count))
-    return latents[:, : world.context], latents[:, world.context :]
+    history, future = latents[:, : world.context], latents[:, world.context :]
+    return history, future, model.origin(frames[:, : len(world.history)], history)
 
 
 class Step:
@@ -71,10 +72,11 @@ class Step:
         ahead = tuple(range(1, c.world.horizon + 1))
         eye = c.cameras[c.world.camera]
         if batch.features is None:
-            self.history, self.future = world_features(model, batch)
+            self.history, self.future, self.origin = world_features(model, batch)
         else:
-            seen = (batch.features[name] for name in ("history", "future"))
-            self.history, self.future = (x.to(model.device) for x in seen)
+            found = {name: x.to(model.device) for name, x in batch.features.items()}
+            self.history, self.future = found["history"], found["future"]
+            self.origin = found.get("origin", self.history[:, -1:])
         self.present = self.history[:, -1]
         self.valid = batch.valid_at(ahead).to(model.device)
         self.policy_future: Tensor | None = None
@@ -84,6 +86,7 @@ class Step:
             self.policy_future = seen.unflatten(0, (batch.size, len(ahead)))
         self.history, self.future = self.told(self.history), self.told(self.future)
         self.present, self.valid = self.told(self.present), self.told(self.valid)
+        self.origin = self.told(self.origin)
         if self.policy_future is not None:
             self.policy_future = self.told(self.policy_future)
         if self.apart:
@@ -115,7 +118,7 @@ def losses(model: SmolVLAWorld, batch: Batch) -> tuple[dict[str, Tensor], dict[s
     if model.prophet is not None:
         predicted = model.predict(step.history, step.noisy, step.time)
         if model.gates() is not None or model.world_tokens is not None:
-            absolute = model.absolute(predicted, step.present)
+            absolute = model.absolute(predicted, step.origin)
             values = training_memory(fusion.memory_train, absolute, step.future, step.draws)
             # far futures end with the episode; only this variant's attention says so
             memory = Memory(values, step.valid if fusion.site_horizons else None)
@@ -157,7 +160,7 @@ def _target(model: SmolVLAWorld, step: Step, count: int) -> tuple[Tensor, Tensor
         now = step.told(model.policy_features(step.query.world))
         target = step.policy_future - now[:, None] if fusion.delta else step.policy_future
     else:
-        target = step.future - step.present[:, None] if fusion.delta else step.future
+        target = step.future - step.origin if fusion.delta else step.future
     valid = step.valid
     if model.future_tokens is not None and fusion.flare_target == "last":
         target, valid = target[:, -1:].expand(-1, count, -1), valid[:, -1:].expand(-1, count)
@@ -199,7 +202,7 @@ def _constraint(
     fusion, real = model.config.fusion, model.config.host.action_dim
     done = torch.zeros_like(step.time)  # time 0: the actions are clean
     led = dynamics.with_actions(step.history, clean[..., :real], done)
-    future = step.future - step.present[:, None] if fusion.delta else step.future
+    future = step.future - step.origin if fusion.delta else step.future
     target = predicted.detach() if fusion.constraint_target == "prophet" else future
     out["constraint"] = terms.cos_loss(led, target, step.valid)
     total = fusion.mu_constraint * out["constraint"]

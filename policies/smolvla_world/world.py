@@ -103,6 +103,22 @@ class WorldEncoder(nn.Module):
         found = torch.cat(done).float().unflatten(0, (len(frames), clips))
         return (found - self.mean) / self.std if self.config.own else found
 
+    def standing(self, frames: Tensor, clips: int) -> Tensor:
+        """Encode the steps ahead as if the last picture stayed.
+
+        Args:
+            frames: uint8 [B, T, height, width, 3], T at least clip_frames - 1, the last one now.
+            clips: How many steps ahead (K).
+
+        Returns:
+            float32 [B, K, D].
+        """
+        known = self.config.clip_frames - 1
+        different = min(clips, known)  # further ahead a clip holds nothing but the last picture
+        still = frames[:, -1:].expand(-1, different, -1, -1, -1)
+        found = self(torch.cat([frames[:, -known:], still], dim=1), different)
+        return torch.cat([found, found[:, -1:].expand(-1, clips - different, -1)], dim=1)
+
     def clips(self, frames: Tensor, clips: int) -> Tensor:
         """Cut and scale frames as `forward` takes them: float32 [B N, clip_frames, 3, side, side].
 

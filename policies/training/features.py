@@ -60,33 +60,38 @@ def cache_features(
     """
     if not hasattr(model, "frozen_features"):
         return None
-    folder = cache / _fingerprint(model, sampler)
+    found = _features(model, sampler, np.arange(1))
+    if not found:
+        return None
+    kinds = [(name, tuple(value.shape[1:])) for name, value in sorted(found.items())]
+    folder = cache / _fingerprint(model, sampler, kinds)
     if folder.exists():
         return FeatureCache(folder)
     making = temporary_for(folder)
     making.mkdir(parents=True)
     try:
-        if not _fill(making, model, sampler, batch, progress):
-            return None
+        _fill(making, model, sampler, batch, progress)
         making.rename(folder)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return FeatureCache(folder)
 
 
+def _features(model: Any, sampler: Sampler, numbers: NDArray[np.int64]) -> dict[str, Tensor]:
+    one = sampler.make(numbers, np.zeros(len(numbers), np.int64))
+    with torch.no_grad():
+        return model.frozen_features(one)
+
+
 def _fill(
     making: Path, model: Any, sampler: Sampler, batch: int, progress: Progress | None
-) -> bool:
-    """Compute the arrays; False when the model has nothing to cache."""
+) -> None:
+    """Compute the arrays."""
     arrays: dict[str, NDArray[Any]] = {}
     total = len(sampler.set)
     for first in range(0, total, batch):
         numbers = np.arange(first, min(first + batch, total))
-        one = sampler.make(numbers, np.zeros(len(numbers), np.int64))
-        with torch.no_grad():
-            found: dict[str, Tensor] = model.frozen_features(one)
-        if not found:
-            return False
+        found = _features(model, sampler, numbers)
         rows = {name: value.float().cpu().numpy() for name, value in found.items()}
         if not arrays:
             check_room(making, sum(r.nbytes for r in rows.values()) // len(numbers) * total)
@@ -103,10 +108,9 @@ def _fill(
             progress(int(numbers[-1]) + 1, total)
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
-    return True
 
 
-def _fingerprint(model: nn.Module, sampler: Sampler) -> str:
+def _fingerprint(model: nn.Module, sampler: Sampler, kinds: list[Any]) -> str:
     digest = hashlib.blake2b(digest_size=12)
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
     buffers = {n for n, _ in model.named_buffers()}
@@ -116,7 +120,7 @@ def _fingerprint(model: nn.Module, sampler: Sampler) -> str:
             digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
     spec = sampler.spec
     what = (spec.cameras, spec.image_size, spec.frame_offsets, spec.horizon, type(model).__name__)
-    what = (*what, sampler.set.every)
+    what = (*what, sampler.set.every, kinds)
     digest.update(repr((what, getattr(model.config, "images", None))).encode())
     for file in sampler.set.files:
         digest.update(json.dumps([str(file.path), file.info.to_json()]).encode())
