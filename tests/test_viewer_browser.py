@@ -142,6 +142,19 @@ def test_runs_open_and_lead_to_an_episode(address: str, open_page: Open) -> None
     videos_ready(page, 2)  # both standard cameras of a single episode
 
 
+def test_a_pointer_that_rests_on_an_episode_has_its_scene_loaded(
+    address: str, open_page: Open
+) -> None:
+    page = open_page(f"{address}#/run/oracle")
+    link = page.locator("tbody a.row-link").first
+    with page.expect_request(lambda request: request.url.endswith(".json?soon")) as asked:
+        link.hover()
+    assert f"/data/episode/oracle/{SUITE}/{TASK}/0" in asked.value.url
+    answer = asked.value.response()
+    assert answer is not None
+    assert answer.status == 200
+
+
 def test_two_policies_are_compared_on_one_episode(
     address: str, runs: Path, open_page: Open
 ) -> None:

@@ -361,3 +361,7 @@ def test_what_a_reader_may_look_at_next(tmp_path: Path) -> None:
     ((path, step),) = look.steps
     assert (path.parent.name, step, look.size) == ("a", 0, (64, 64))
     assert shown.likely("leaderboard") is None
+    pointed = shown.likely("episode/run/s/a/1")
+    assert pointed is not None
+    assert pointed.steps == ((shown.shelf.run("run").paths[EpisodeKey("s", "a", 1)].path, 0),)
+    assert shown.likely("episode/run/s/b/0") is None

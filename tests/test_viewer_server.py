@@ -23,6 +23,7 @@ from wamsim.leaderboard import leaderboard_table, load_runs
 from wamsim.run_folder import RunFolder
 from wamsim.tables import to_csv
 from wamsim.video import read_frames
+from wamsim.viewer.artists import Pictures
 from wamsim.viewer.library import Library
 from wamsim.viewer.serve import PortInUse, is_loopback, listen
 from wamsim.viewer.server import HEADERS, application, host_name
@@ -88,6 +89,21 @@ def test_a_running_run_changes_its_tag(tmp_path: Path, studio: Studio) -> None:
         add(folder, EpisodeKey("s", "t", 1))
         later = visit.get("/data/run/new.json", headers={"If-None-Match": first.headers["etag"]})
         assert (later.status_code, len(later.json()["episodes"])) == (200, 2)
+
+
+def test_the_scene_of_an_episode_that_a_pointer_rests_on_is_loaded(
+    root: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Pictures] = []
+    monkeypatch.setattr(studio, "warm", looks.append)
+    visit = visitor(root, studio)
+    name = "/data/episode/run/s/t/1.json"
+    visit.get(name)  # clicked: its film is asked for, and loads the scene
+    assert not looks
+    assert visit.get(name + "?soon").status_code == 200
+    ((path, step),) = looks[0].steps
+    assert (path.parent.name, path.stem.endswith("1"), step) == ("t", True, 0)
+    assert visit.get("/data/episode/run/s/t/99.json?soon").status_code == 404
 
 
 def test_the_exported_table_is_the_commands(client: TestClient, root: Path) -> None:

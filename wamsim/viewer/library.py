@@ -147,14 +147,18 @@ class Library:
         """A picture of the scene that a reader of this document may look at next.
 
         Args:
-            name: Of a document.
+            name: Of a document; an episode's is its own scene.
         """
-        if name.split("/")[0] not in ("runs", "run"):
+        kind, *names = name.split("/")
+        if kind not in ("runs", "run", "episode"):
             return None
         for run in self._runs(name):
             if run.info is None or run.why_not is not None:
                 continue
-            for file in run.paths.values():
+            files = list(run.paths.values())
+            if kind == "episode":
+                files = [run.paths[key] for key in [episode_key(*names[1:])] if key in run.paths]
+            for file in files:
                 if file.record is not None and file.record.steps:
                     try:
                         task = self.illustrator.task(run.info.config, file.record)

@@ -94,10 +94,15 @@ class Pages:
         self._library, self._studio = library, studio
 
     async def document(self, request: Request) -> Response:
-        """A JSON document, or 304 when the page has it already."""
+        """A JSON document, or 304 when the page has it already.
+
+        With the query "soon" it is an episode that a pointer rests on: its scene is loaded.
+        """
         name = request.path_params["name"]
         text = await run_in_threadpool(self._library.text, name)
-        if "if-none-match" not in request.headers:  # somebody who comes, not a page that polls
+        comes = "if-none-match" not in request.headers  # not a page that polls
+        # a film that is asked for loads its scene itself
+        if comes and name.startswith("episode/") == ("soon" in request.query_params):
             look = await run_in_threadpool(self._library.likely, name)
             if look is not None:
                 self._studio.warm(look)

@@ -126,6 +126,7 @@ class Studio:
         self._wake = threading.Condition()
         self._closed = False
         self._warmed: Path | None = None
+        self._warming: Pictures | None = None
         count = processes or min(_PROCESSES, os.cpu_count() or 1)
         self._desks = [
             Desk(illustrator, max(1, (os.cpu_count() or 1) // count)) for _ in range(count)
@@ -145,9 +146,12 @@ class Studio:
         A process starts, OpenGL with it, and the scene is loaded that is likely wanted next.
         """
         scene = look.steps[0][0].parent  # episodes of one task lie together
-        if scene != self._warmed:
-            self._warmed = scene
-            self._add(look)
+        if scene == self._warmed:
+            return
+        with self._wake:  # what somebody only passed by is not waited for
+            self._jobs = deque(job for job in self._jobs if job[0] is not self._warming)
+        self._warmed, self._warming = scene, look
+        self._add(look)
 
     def film(
         self,

@@ -68,6 +68,24 @@
     for (const listener of [...at.watchers]) listener(at.doc, at.doc ? null : message);
   }
 
+  // A pointer that rests on a link to an episode will likely click it.
+  const REST_MS = 60;
+  let resting = 0;
+  function soon(event) {
+    const link = event.target.closest?.("a[data-soon]");
+    clearTimeout(resting);
+    if (link) {
+      resting = setTimeout(
+        () => fetch(`data/${link.dataset.soon}.json?soon`).catch(() => null),
+        REST_MS,
+      );
+    }
+  }
+  if (served) {
+    document.addEventListener("pointerover", soon);
+    document.addEventListener("focusin", soon);
+  }
+
   async function fetched(name) {
     try {
       // "no-cache": the browser sends the version it has, and 304 answers from its cache.

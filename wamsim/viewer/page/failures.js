@@ -232,7 +232,7 @@
         null,
         el(
           "a.card-main",
-          { href: watch, "aria-label": `watch ${label}` },
+          { href: watch, "aria-label": `watch ${label}`, data: e.doc ? { soon: e.doc } : {} },
           el("span.frame", null, video, cover),
         ),
         el(

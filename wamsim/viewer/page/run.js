@@ -120,7 +120,8 @@
       const text = format.words(e.task);
       if (!e.doc) return el("span", { text, title: e.suite });
       const href = route.href(["side", e.suite, e.task, e.trial], { runs: id });
-      return el("a.row-link", { href, text, title: `${e.suite}: ${text}` });
+      const data = { soon: e.doc };
+      return el("a.row-link", { href, text, data, title: `${e.suite}: ${text}` });
     }
 
     function foreseen(e, text) {
