@@ -48,10 +48,13 @@ def _weight(sigma: float) -> float:
     return (bell - 0.60653066) / 0.18949555  # FAMILIES B.6
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.5])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_loss_is_what_the_paper_says(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_is_what_the_paper_says(
+    variant: str, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A network that always answers 0.25: the loss is the weighted square of its mistakes."""
-    model = drawn(variant, flow_draws=1)
+    model = drawn(variant, flow_draws=1, change_spread=spread)
     batch = training_batch(model.config, 3)
     # row 0: the last 3 actions and 6 frames lie past the end; row 1: nothing is valid
     action_valid, frame_valid = batch.action_valid.clone(), batch.frame_valid.clone()
@@ -71,6 +74,9 @@ def test_the_loss_is_what_the_paper_says(variant: str, monkeypatch: pytest.Monke
     frames = [batch.at(c, model.config.frame_offsets).numpy() for c in model.config.cameras]
     mirrored = [np.ascontiguousarray(f[:, :, :, ::-1]) for f in frames]
     clean = model.vae.encode(model.pixels(mirrored))
+    if spread:  # ours: what changes from a future in which nothing moves
+        still = model.vae.encode(model.pixels([f[:, [0] * f.shape[1]] for f in mirrored]))
+        clean[:, :, 1:] = (clean - still)[:, :, 1:] / spread
     noise_v, noise_a = _noise(batch, VIDEO, tuple(clean.shape[1:])), _noise(batch, ACTION, (8, 7))
     clean_a = batch.actions.clone()
     clean_a[..., :6][~action_valid] = 0.0
@@ -108,7 +114,7 @@ def test_the_loss_is_what_the_paper_says(variant: str, monkeypatch: pytest.Monke
 
 
 def test_idm_noises_half_of_its_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = drawn("idm")
+    model = drawn("idm", change_spread=0.0)
     batch = training_batch(model.config, 4)
     batch = dataclasses.replace(batch, seed=torch.arange(4) + 7)
     coins = [0.5 * (1 + math.erf(z / math.sqrt(2))) < 0.5 for z in _noise(batch, COPY_COIN, ())]

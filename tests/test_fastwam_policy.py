@@ -11,6 +11,7 @@ import torch
 from fastwam_doubles import TASKS, drawn, inputs, observation, pictures, tiny
 
 from policies.fastwam import FAMILY, FastWamOptions
+from policies.fastwam import policy as policy_module
 from policies.fastwam.config import VARIANTS, FastWamConfig
 from policies.fastwam.policy import FastWamPolicy
 from policies.fastwam.presets import preset_config
@@ -124,6 +125,31 @@ def test_pictures_are_drawn_in_the_light_of_the_present() -> None:
     exact = policy.decode(imagined.latents, present=first[:, :, 0].numpy())
     np.testing.assert_array_equal(exact, imagined.frames)
     assert policy.decode(imagined.latents).shape == exact.shape
+
+
+@pytest.mark.parametrize("variant", ["fastwam", "joint", "idm"])
+def test_a_future_without_changes_is_the_standing_world(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the harness calls "nothing moves": the present picture, all the while."""
+    policy = FastWamPolicy(drawn(variant))
+    obs = observation(2, imagine=True)
+    cameras = np.stack([obs.frames[c] for c in policy.card.cameras], axis=2)
+    offsets = len(policy.model.config.frame_offsets)
+    still = policy.encode(cameras[:, [0] * offsets])
+    for change in (0.0, 2.0):
+        monkeypatch.setattr(policy_module, "sample_video", lambda *args: made(args)[0])
+        monkeypatch.setattr(policy_module, "sample_joint", lambda *args: made(args))
+        monkeypatch.setattr(policy_module, "sample_idm", lambda *args: made(args))
+
+        def made(args, change=change):
+            video, actions = args[2], args[-2]  # noises
+            return torch.full_like(video, change), actions
+
+        imagined = policy.act(obs).imagined
+        assert imagined is not None
+        expected = still + change * policy.model.config.change_spread
+        np.testing.assert_allclose(imagined.latents, expected, atol=1e-4)
 
 
 def test_bfloat16_runs() -> None:

@@ -165,6 +165,9 @@ class FastWamConfig:
         cond_noise: Probability that IDM's conditioning video is noised in training.
         flow_draws: Noises drawn for the actions of each sample in a training step: the video
             is looked at once for all of them.
+        change_spread: 0 as published: futures are denoised as they are. Else as changes from
+            the standing world (the latents of the present picture, shown all the while), in
+            units of this: a small network need not also copy what does not move.
     """
 
     variant: str
@@ -191,6 +194,7 @@ class FastWamConfig:
     lambda_action: float = 1.0
     cond_noise: float = 0.5
     flow_draws: int = 1
+    change_spread: float = 0.0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

@@ -105,16 +105,20 @@ def training_actions(model: FastWam, batch: Batch) -> Tensor:
 
 
 def video_latents(model: FastWam, batch: Batch) -> Tensor:
-    """Give the frozen VAE's latents of a batch's video, [B, C, 1 + K, h, w].
+    """Give what is denoised of a batch's video, [B, C, 1 + K, h, w], after its first latent.
 
     Without video co-training that is the first frame alone; the VAE is causal, so it is the
     same in a longer video.
     """
     cotrain = model.config.variant != "no_video_cotrain"
-    if batch.features is not None:
-        return batch.features["latents"] if cotrain else batch.features["latents"][:, :, :1]
-    offsets = model.config.frame_offsets if cotrain else (0,)
-    return model.vae.encode(batch_video(model, batch, offsets))
+    if not cotrain:
+        if batch.features is not None:
+            return batch.features["latents"][:, :, :1]
+        return model.vae.encode(batch_video(model, batch, (0,)))
+    found = batch.features or model.frozen_features(batch)
+    latents = found["latents"]
+    future = model.as_denoised(latents[:, :, 1:], found.get("standing"))
+    return torch.cat([latents[:, :, :1], future], dim=2)
 
 
 def batch_video(model: FastWam, batch: Batch, offsets: Sequence[int]) -> Tensor:

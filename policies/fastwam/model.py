@@ -232,6 +232,39 @@ class FastWam(nn.Module, Pretrained):
         times[:, 0] = 0
         return times
 
+    # ----------------------------------------------------------------------- future
+
+    def standing(self, present: Tensor) -> Tensor:
+        """Encode a future in which nothing moves.
+
+        Args:
+            present: Pixels [B, 3, 1, height, width] in -1..1.
+
+        Returns:
+            [B, C, K, h, w].
+        """
+        still = present.expand(-1, -1, len(self.config.frame_offsets), -1, -1)
+        return self.vae.encode(still)[:, :, 1:]
+
+    def as_denoised(self, future: Tensor, standing: Tensor | None) -> Tensor:
+        """Write latents of futures [B, C, K, h, w] as they are denoised.
+
+        Args:
+            future: The frozen VAE's.
+            standing: From `standing`; needed where `change_spread` is not 0.
+        """
+        if not self.config.change_spread:
+            return future
+        assert standing is not None
+        return (future - standing) / self.config.change_spread
+
+    def as_latents(self, denoised: Tensor, standing: Tensor | None) -> Tensor:
+        """Undo `as_denoised`."""
+        if not self.config.change_spread:
+            return denoised
+        assert standing is not None
+        return denoised * self.config.change_spread + standing
+
     # ------------------------------------------------------------------- velocities
 
     def velocities(
@@ -330,8 +363,16 @@ class FastWam(nn.Module, Pretrained):
         return flow_losses(self, batch)
 
     def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
-        """Latents of the whole video, for every variant alike, so that they share the cache."""
-        return {"latents": self.vae.encode(batch_video(self, batch, self.config.frame_offsets))}
+        """Latents, for every variant alike, so that they share the cache.
+
+        "latents" [B, C, 1 + K, h, w] of the whole video, and "standing" [B, C, K, h, w] where
+        futures are changes.
+        """
+        video = batch_video(self, batch, self.config.frame_offsets)
+        found = {"latents": self.vae.encode(video)}
+        if self.config.change_spread:
+            found["standing"] = self.standing(video[:, :, :1])
+        return found
 
     def parts(self) -> dict[str, Part]:
         """What is trained by itself beforehand: "tokenizer", the video VAE, and "backbone".

@@ -77,7 +77,8 @@ class FastWamPolicy:
             proprio = torch.from_numpy(obs.proprio[:, -1])
             context = model.context(model.context_tokens(obs.instruction, proprio))
             frames = [obs.frames[c][:, -1:] for c in config.cameras]
-            first = model.vae.encode(model.pixels(frames)).to(model.dtype)
+            pixels = model.pixels(frames)
+            first = model.vae.encode(pixels).to(model.dtype)
         with self._timed(timings, "prefill"):
             present = prefill(model, first, context, cache=self.cache)
         noise = self._noise(obs, ACTION_NOISE, (config.horizon, config.action_dim))
@@ -91,13 +92,17 @@ class FastWamPolicy:
         imagined = None
         if self.card.imagines is not None and (future is not None or obs.imagine):
             with self._timed(timings, "imagine"):
-                imagined = self._imagine(obs, present, future)
+                imagined = self._imagine(obs, pixels, present, future)
         return Prediction(actions=model.suite_actions(actions), imagined=imagined, timings=timings)
 
-    def _imagine(self, obs: Observation, present: Present, future: Tensor | None) -> Imagined:
+    def _imagine(
+        self, obs: Observation, pixels: Tensor, present: Present, future: Tensor | None
+    ) -> Imagined:
         """Record the future; drawn as pictures only when the run asks (it is not free)."""
         if future is None:
             future = sample_video(self.model, present, self._video_noise(obs), self.steps)
+        spread = self.model.config.change_spread
+        future = self.model.as_latents(future, self.model.standing(pixels) if spread else None)
         pictures = self._draw(present.first, future) if obs.imagine else None
         latents = future.transpose(1, 2).float().cpu().numpy()
         return Imagined(latents=latents, frames=pictures)

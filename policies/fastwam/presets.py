@@ -69,6 +69,8 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
             stride=1,
             gripper=GripperSteps(binarise=True),
             lambda_video=video_weight,
+            # root mean square of the changes within 8 steps of demonstrations of tabletop_object
+            change_spread=0.6,
             flow_draws=4,  # a quarter more work a step than one, and a quieter gradient
         )  # fmt: skip
     shared = {"heads": 24, "head_dim": 128, "layers": 30, "text_dim": 4096}
