@@ -17,9 +17,9 @@ torch.set_num_threads(1)
 
 
 def tiny(variant: str = "direct", layout: str = "libero", **changes: Any) -> CosmosConfig:
-    """The tiny preset with pictures of 32 x 32 pixels, and changes."""
+    """The tiny preset with the published protocol on pictures of 32 x 32 pixels, and changes."""
     config = preset(variant, "tiny", layout)
-    first, *rest = config.images
+    first, *rest = preset(variant, "published", layout).images
     small = (dataclasses.replace(first, size=(32, 32)), *rest)
     return dataclasses.replace(config, **{"images": small, **changes})
 

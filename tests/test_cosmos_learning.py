@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cosmos_doubles import model, observation
+from cosmos_doubles import batch, model, observation, tiny
 from moving_squares_doubles import (
     assert_features_suffice,
     moving_squares,
@@ -18,9 +18,12 @@ from moving_squares_doubles import (
     steps_down,
 )
 
+from policies.cosmos.layout import SlotKind
 from policies.cosmos.model import CosmosModel
 from policies.cosmos.options import CosmosOptions, make
-from policies.cosmos.policy import CosmosPolicy
+from policies.cosmos.policy import CosmosPlanner, CosmosPolicy
+from policies.cosmos.training import clean_latents, present_latents, sample_seeds
+from policies.training.backbone import BackbonePart
 from policies.training.trainable import Trainable, adopt, part_of
 
 
@@ -101,3 +104,50 @@ def test_an_untrained_autoencoder_gives_unit_latents_and_is_adopted(tmp_path: Pa
     assert all(torch.equal(mine[k], theirs[k]) for k in theirs)
     assert "mean" in mine
     assert not any(p.requires_grad for p in planning.codec.parameters())
+
+
+def test_the_backbone_sees_the_present_alone() -> None:
+    """All of the present's slots, and nothing that the future would bring."""
+    m = model()
+    part = m.parts()["backbone"]
+    assert isinstance(part, BackbonePart)
+    spec = part.batch_spec
+    assert (spec.frame_offsets, spec.keyframe) == ((0,), True)
+    b = batch(m.config, 3)
+    given = present_latents(m, b)
+    whole = clean_latents(m, b, sample_seeds(b))
+    torch.testing.assert_close(given, whole[:, :, :4])
+    text = m.net.text_key_values(m.embed_text(b.instruction))
+    tokens = m.net.look(given, text)
+    assert tokens.shape == (3, 4, 2, 2, m.config.net.width)
+    # as the whole network computes them when there is nothing else
+    seen: list[torch.Tensor] = []
+    m.net.final_layer.register_forward_hook(lambda _, args, out: seen.append(args[0]))
+    clean = torch.ones(3, 4, dtype=torch.bool)
+    m.net(given, clean, torch.zeros(3, 4), text)
+    torch.testing.assert_close(tokens.flatten(1, 3), seen[0])
+
+
+@pytest.mark.parametrize("variant", ["direct", "planning"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_future_without_changes_is_the_present(
+    variant: str, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the harness calls "nothing moves": the present's pictures in the future's slots."""
+    planning = dataclasses.replace(tiny().planning, depth=depth)
+    m = model(planning=planning, change_spread=0.5)
+    policy = CosmosPlanner(m) if variant == "planning" else CosmosPolicy(m)
+    obs = observation(m.config, 2, imagine=True)
+    cameras = np.stack([obs.frames[c][:, -1] for c in m.config.layout.cameras], axis=1)
+    still = policy.encode(np.stack([cameras, cameras], axis=1))
+    generate = m.generate
+
+    def unmoved(*args, **kwargs):
+        out = generate(*args, **{**kwargs, "steps": 1})
+        out[:, :, list(m.config.layout.places(SlotKind.FUTURE_IMAGE))] = 2.0
+        return out
+
+    monkeypatch.setattr(m, "generate", unmoved)
+    imagined = policy.act(obs).imagined
+    assert imagined is not None
+    np.testing.assert_allclose(imagined.latents, still + 2.0 * 0.5, atol=1e-4)

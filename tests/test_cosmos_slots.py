@@ -138,7 +138,7 @@ def test_configurations_survive_json(variant: str, name: str, layout: str) -> No
 
 
 def test_the_tiny_volume_has_repeats_and_leftovers() -> None:
-    for layout, repeats, leftover in (("libero", 9, 16), ("aloha", 4, 128)):
+    for layout, repeats, leftover in (("libero", 18, 16), ("aloha", 9, 16)):
         config = preset("direct", "tiny", layout)
         length = config.layout.horizon * config.layout.action_convention.dim
         assert divmod(config.volume, length) == (repeats, leftover)
@@ -156,7 +156,7 @@ def test_published_picture_protocol() -> None:
     from policies.cosmos.model import process
 
     config = preset("direct", "published")
-    found = process(config, np.zeros((2, 256, 256, 3), np.uint8))
+    found = process(config.images, np.zeros((2, 256, 256, 3), np.uint8))
     assert tuple(found.shape) == (2, 224, 224, 3)
     assert [s.jpeg_quality for s in config.images] == [95, None]
     assert preset("direct", "published", "aloha").images[0].jpeg_quality is None

@@ -189,6 +189,9 @@ class CosmosConfig:
         autoencoder_loss: Weight of the VAE's own reconstruction term; 0 keeps it frozen, as
             published, and in the tiny preset as it was trained beforehand.
         augment: Crop, turn and recolour training pictures (policies/cosmos/augment.py).
+        change_spread: 0 as published: future pictures are denoised as they are. Else as changes
+            from the present ones in their slots, in units of this: a small network need not
+            also copy what does not move.
         dtype: Of network and VAE in inference.
     """
 
@@ -208,11 +211,14 @@ class CosmosConfig:
     value_mode: Mode = Mode.VALUE
     autoencoder_loss: float = 0.0
     augment: bool = True
+    change_spread: float = 0.0
     dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
         if self.value_mode not in VALUE_MODES:
             raise ValueError(f"value_mode={self.value_mode.value} is not a value mode")
+        if self.change_spread and self.value_mode is Mode.VALUE_OF_STATE:
+            raise ValueError("a future state alone has a value, so it cannot be told as changes")
         if self.net.channels != self.vae.z_dim:
             raise ValueError(f"net.channels={self.net.channels}, but vae.z_dim={self.vae.z_dim}")
         longest = self.layout.horizon * self.layout.action_convention.dim
@@ -295,14 +301,13 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
     tiny = name == "tiny"
     slots = dataclasses.replace(LAYOUTS[layout], **changes)
     if tiny:
-        # 16 x 7 = 112 or 16 x 14 = 224 of a volume of 1024: repeats and leftovers both occur
-        slots = dataclasses.replace(slots, horizon=16, execute=min(slots.execute, 16))
-    side = 64 if tiny else 224
+        # 8 x 7 = 56 or 8 x 14 = 112 of a volume of 1024: repeats and leftovers both occur
+        slots = dataclasses.replace(slots, horizon=8, execute=4)
     images = (
         # JPEG and the simulator's flip belong to LIBERO and RoboCasa, not to ALOHA
         ImageSteps(
             jpeg_quality=None if layout == "aloha" else 95,
-            size=(side, side), resample=Resample.BICUBIC,
+            size=(224, 224), resample=Resample.BICUBIC,
         ),
         # int(224 * sqrt(0.9)) = 212, resized back: what a model trained with crops expects
         ImageSteps(crop_area=0.9, resample=Resample.BILINEAR),
@@ -328,9 +333,12 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
                 base_dim=12, dim_mult=(1, 2, 2), num_res_blocks=1, normalise=False, patch=2
             ),
             text=TextConfig(max_tokens=32, own=True),  # LIBERO's longest has 19 words
+            images=(),  # drawn as they are seen
             planning=PlanningConfig(proposals=4),
             # cameras stand still in simulation, and without it latents are computed once
             augment=False,
+            # root mean square of the changes of demonstrations of tabletop_object
+            change_spread=0.0 if config.value_mode is Mode.VALUE_OF_STATE else 0.6,
             dtype="float32",
         )
     return config

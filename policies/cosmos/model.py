@@ -26,7 +26,11 @@ from policies.cosmos.net import KV, CleanBank, CosmosNet
 from policies.cosmos.text import TextSource, WordText
 from policies.cosmos.tokenizer import CodecPart
 from policies.noise import noise_from_seeds
+from policies.preprocess import ImageSteps
+from policies.training.backbone import BackbonePart, Reading
 from policies.training.reconstruction import synthetic_video
+from policies.training.trainable import Part
+from wamsim.conventions import Orientation
 from wamsim.errors import WamsimError
 
 FAMILY_NAME = "cosmos"
@@ -139,6 +143,41 @@ class CosmosModel(nn.Module, Pretrained):
         total = len(self.config.layout.slots) if count is None else count
         laid = [pictures.get(i) for i in range(total)]
         return self.codec.encode(laid, self.config.image_size, rows)
+
+    def standing(self, pictures: Mapping[int, Tensor], rows: int) -> Tensor:
+        """Encode the future's slots as if they showed the present's pictures.
+
+        Args:
+            pictures: As `encode_pictures`; the present's are looked at.
+            rows: B.
+
+        Returns:
+            float32 [B, C, cameras, h, w].
+        """
+        layout = self.config.layout
+        now, then = layout.places(SlotKind.IMAGE), layout.places(SlotKind.FUTURE_IMAGE)
+        copies = {later: pictures[i] for i, later in zip(now, then, strict=True)}
+        laid = {i: pictures[i] for i in now} | copies
+        return self.encode_pictures(laid, rows, count=then[-1] + 1)[:, :, list(then)]
+
+    def as_denoised(self, future: Tensor, standing: Tensor | None) -> Tensor:
+        """Write latents of future pictures [B, C, cameras, h, w] as they are denoised.
+
+        Args:
+            future: As encoded.
+            standing: From `standing`; needed where `change_spread` is not 0.
+        """
+        if not self.config.change_spread:
+            return future
+        assert standing is not None
+        return (future - standing) / self.config.change_spread
+
+    def as_latents(self, denoised: Tensor, standing: Tensor | None) -> Tensor:
+        """Undo `as_denoised`."""
+        if not self.config.change_spread:
+            return denoised
+        assert standing is not None
+        return denoised * self.config.change_spread + standing
 
     def inject(self, latents: Tensor, kind: SlotKind, values: Tensor) -> Tensor:
         """Overwrite a slot with tiled numbers, already scaled; gives a new tensor.
@@ -278,18 +317,48 @@ class CosmosModel(nn.Module, Pretrained):
     def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
         """Latents of the batch's pictures, "pictures" [B, C, pictures, h, w].
 
-        Empty where they change from epoch to epoch: with augmentation, or while the
-        autoencoder is trained along.
+        And "standing" (see `standing`) where futures are changes. Empty where they change from
+        epoch to epoch: with augmentation, or while the autoencoder is trained along.
         """
         from policies.cosmos.training import picture_latents, pictures_of
 
         if self.config.augment or self.config.autoencoder_loss > 0:
             return {}
-        return {"pictures": picture_latents(self, pictures_of(self, batch), batch.size)}
+        return picture_latents(self, pictures_of(self, batch), batch.size)
 
-    def parts(self) -> dict[str, CodecPart]:
-        """What is trained by itself beforehand: "tokenizer", an autoencoder of our own."""
-        return {} if self.config.vae.normalise else {"tokenizer": CodecPart(self)}
+    def parts(self) -> dict[str, Part]:
+        """What is trained by itself beforehand.
+
+        "backbone" is the transformer as it looks at the present's slots, "tokenizer" an
+        autoencoder of our own where there is one.
+        """
+        found: dict[str, Part] = {"backbone": self._backbone()}
+        if not self.config.vae.normalise:
+            found["tokenizer"] = CodecPart(self)
+        return found
+
+    def _backbone(self) -> BackbonePart:
+        from policies.cosmos.training import present_latents
+
+        layout = self.config.layout
+
+        def read(batch: Batch) -> Reading:
+            given = present_latents(self, batch)
+            text = self.net.text_key_values(self.embed_text(batch.instruction))
+            tokens = self.net.look(given, text)
+            return Reading(
+                out=tokens.flatten(1, 3), seen=tokens[:, list(layout.places(SlotKind.IMAGE))]
+            )
+
+        return BackbonePart(
+            self,
+            prefixes=("net.", "text."),
+            spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
+            read=read,
+            width=self.config.net.width,
+            orientation=Orientation.UPRIGHT,
+            whole=all(step.keeps_all for step in self.config.images),
+        )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """As `loss`, for wrappers that call modules."""
@@ -308,9 +377,9 @@ def build(config: CosmosConfig, *, init_seed: int) -> CosmosModel:
         return model
 
 
-def process(config: CosmosConfig, pictures: NDArray[np.uint8]) -> Tensor:
-    """Apply the published picture protocol to [..., H, W, 3]; uint8 tensor of image_size."""
-    for step in config.images:
+def process(steps: Sequence[ImageSteps], pictures: NDArray[np.uint8]) -> Tensor:
+    """Apply a picture protocol to [..., H, W, 3]; uint8 tensor."""
+    for step in steps:
         pictures = step.apply(pictures)
     return torch.from_numpy(np.ascontiguousarray(pictures))
 

@@ -315,6 +315,26 @@ class CosmosNet(nn.Module):
         whole[:, :, frames] = x
         return whole
 
+    def look(self, latents: Tensor, text: list[KV]) -> Tensor:
+        """What the blocks make of given frames alone, before anything is read out.
+
+        Args:
+            latents: [R, C, F, h, w], the first F frames, all of them given.
+            text: From `text_key_values`.
+
+        Returns:
+            [R, F, h / 2, w / 2, D].
+        """
+        rows, _, count, h, w = latents.shape
+        given = torch.ones_like(latents[:, :1])
+        x = self.x_embedder(torch.cat((latents, given, torch.zeros_like(given)), dim=1))
+        size = (h // self.config.patch, w // self.config.patch)
+        turn = rope(self.config, range(count), size)
+        sinusoid = self.t_embedder[0](torch.zeros(rows, count, device=x.device)).to(x.dtype)
+        shared, time = self.t_embedder[1](sinusoid), self.t_embedding_norm(sinusoid)
+        turned = (turn[0].to(x.device), turn[1].to(x.device))
+        return self.stack(x, time, shared, text, turned).unflatten(1, (count, *size))
+
     def stack(
         self, x: Tensor, time: Tensor, shared: Tensor, text: list[KV], turn: tuple[Tensor, Tensor]
     ) -> Tensor:

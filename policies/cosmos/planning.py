@@ -115,6 +115,7 @@ def plan(
     text: tuple[Tensor, Tensor],
     seeds: NDArray[np.uint64],
     reuse: Reuse,
+    standing: Tensor | None = None,
 ) -> Plan:
     """Weigh N proposals for every row.
 
@@ -125,9 +126,12 @@ def plan(
         text: Features [B, L, D] for the judge and for the proposer.
         seeds: uint64 [B].
         reuse: See `Reuse`.
+        standing: `CosmosModel.standing` [B, C, cameras, h, w], where futures are changes and
+            the search is deeper than 1.
     """
     config = judge.config.planning
     n, rows = config.proposals, len(given)
+    still = None if standing is None else standing.repeat_interleave(n, 0)
     current = given.repeat_interleave(n, 0)
     first: tuple[Tensor, Tensor] | None = None
     levels: list[Tensor] = []
@@ -141,7 +145,7 @@ def plan(
         levels.append(aggregate(ensemble, config.aggregator))
         first = first or (proposed, future)
         if depth + 1 < config.depth:
-            current = _step_into(judge, future)
+            current, still = _step_into(judge, future, still)
     assert first is not None
     values = levels[-1] if config.last_value else torch.stack(levels).mean(0)
     shape = (rows, n)
@@ -188,11 +192,19 @@ def _judge(
     return stacked[:, -1], torch.cat(values, dim=1)
 
 
-def _step_into(model: CosmosModel, latents: Tensor) -> Tensor:
-    """Make the imagined future the present, for the next chunk of a deeper search."""
+def _step_into(
+    model: CosmosModel, latents: Tensor, standing: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Make the imagined future the present, for the next chunk of a deeper search.
+
+    Returns:
+        Latents, and what the future's slots would hold if that present stayed.
+    """
     layout = model.config.layout
     out = latents.clone()
-    pairs = ((SlotKind.PROPRIO, SlotKind.FUTURE_PROPRIO), (SlotKind.IMAGE, SlotKind.FUTURE_IMAGE))
-    for now, then in pairs:
-        out[:, :, list(layout.places(now))] = latents[:, :, list(layout.places(then))]
-    return out
+    proprio = latents[:, :, layout.place(SlotKind.FUTURE_PROPRIO)]
+    out[:, :, layout.place(SlotKind.PROPRIO)] = proprio
+    imagined = latents[:, :, list(layout.places(SlotKind.FUTURE_IMAGE))]
+    pictures = model.as_latents(imagined, standing)
+    out[:, :, list(layout.places(SlotKind.IMAGE))] = pictures
+    return out, pictures

@@ -112,11 +112,14 @@ class CosmosPolicy:
         watch.lap("encode")
         text = self._embed(obs.instruction)
         watch.lap("text")
-        acted, foreseen, value = self._decide(given, text, obs.seed)
+        still = self._standing(pictures, obs)
+        watch.lap("imagine")
+        acted, foreseen, value = self._decide(given, text, obs.seed, still)
         actions = to_numpy(self.model.read(acted, SlotKind.ACTION))
         watch.lap("denoise")
-        frames = self._draw(foreseen, pictures) if obs.imagine else None
-        latents = to_numpy(self._future(foreseen))[:, None]
+        future = self._future(foreseen, still)
+        frames = self._draw(future, pictures) if obs.imagine else None
+        latents = to_numpy(future)[:, None]
         watch.lap("imagine")
         return Prediction(
             actions=actions,
@@ -130,7 +133,11 @@ class CosmosPolicy:
         return (self.model.embed_text(instructions),)
 
     def _decide(
-        self, given: Tensor, text: tuple[Tensor, ...], seeds: NDArray[np.uint64]
+        self,
+        given: Tensor,
+        text: tuple[Tensor, ...],
+        seeds: NDArray[np.uint64],
+        still: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Latents to act by, latents that show the future (both [B, ...]), value [B]."""
         out = self.model.generate(given, Mode.POLICY, text[0], seeds, reuse=self._reuse)
@@ -144,7 +151,7 @@ class CosmosPolicy:
         """Processed pictures of the present, by slot, uint8 [B, H, W, 3]."""
         config, layout = self.model.config, self.model.config.layout
         return {
-            place: process(config, obs.frames[camera][:, -1])
+            place: process(config.images, obs.frames[camera][:, -1])
             for place, camera in zip(layout.places(SlotKind.IMAGE), layout.cameras, strict=True)
         }
 
@@ -172,10 +179,16 @@ class CosmosPolicy:
 
     # ---------------------------------------------------------------- imagination
 
-    def _future(self, latents: Tensor) -> Tensor:
+    def _standing(self, pictures: dict[int, Tensor], obs: Observation) -> Tensor | None:
+        """What futures are told as changes from [B, C, cams, h, w], where they are."""
+        if not self.model.config.change_spread:
+            return None
+        return self.model.standing(pictures, obs.batch)
+
+    def _future(self, latents: Tensor, still: Tensor | None) -> Tensor:
         """Latents of the future pictures [B, cams, C, h, w]."""
         places = list(self.model.config.layout.places(SlotKind.FUTURE_IMAGE))
-        return latents[:, :, places].transpose(1, 2)
+        return self.model.as_latents(latents[:, :, places], still).transpose(1, 2)
 
     @torch.inference_mode()
     def encode(self, frames: Frames) -> NDArray[Any]:
@@ -191,14 +204,15 @@ class CosmosPolicy:
             float32 [B, 1, cams, C, h, w].
         """
         layout = self.model.config.layout
-        processed = process(self.model.config, frames)
+        processed = process(self.model.config.images, frames)
         pictures: dict[int, Tensor] = {}
         for t, kind in ((0, SlotKind.IMAGE), (1, SlotKind.FUTURE_IMAGE)):
             for c, place in enumerate(layout.places(kind)):
                 pictures[place] = processed[:, t, c]
         count = layout.place(SlotKind.VALUE)  # nothing after the future is needed
         latents = self.model.encode_pictures(pictures, len(frames), count=count)
-        return to_numpy(self._future(latents))[:, None]
+        places = list(layout.places(SlotKind.FUTURE_IMAGE))
+        return to_numpy(latents[:, :, places].transpose(1, 2))[:, None]
 
     @torch.inference_mode()
     def decode(self, latents: NDArray[Any]) -> Frames:
@@ -226,13 +240,13 @@ class CosmosPolicy:
         Returns:
             uint8 [B, 1, height, cams * width, 3].
         """
-        processed = process(self.model.config, frames).numpy()
+        processed = process(self.model.config.images, frames).numpy()
         return np.concatenate(np.moveaxis(processed[:, 1:], 2, 0), axis=-2)
 
-    def _draw(self, latents: Tensor, pictures: dict[int, Tensor]) -> Frames:
+    def _draw(self, future: Tensor, pictures: dict[int, Tensor]) -> Frames:
         """Draw the future after the present; injected slots are black again, as published."""
-        before = self.model.encode_pictures(pictures, len(latents), count=self._first_future)
-        return self._pictures(before, self._future(latents).transpose(1, 2))
+        before = self.model.encode_pictures(pictures, len(future), count=self._first_future)
+        return self._pictures(before, future.transpose(1, 2))
 
     @property
     def _first_future(self) -> int:
@@ -271,10 +285,14 @@ class CosmosPlanner(CosmosPolicy):
         return own, self._proposer.embed_text(instructions)
 
     def _decide(
-        self, given: Tensor, text: tuple[Tensor, ...], seeds: NDArray[np.uint64]
+        self,
+        given: Tensor,
+        text: tuple[Tensor, ...],
+        seeds: NDArray[np.uint64],
+        still: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         words = (text[0], text[1])
-        found = plan(self.model, self._proposer, given, words, seeds, self._reuse)
+        found = plan(self.model, self._proposer, given, words, seeds, self._reuse, still)
         pick = (torch.arange(len(given), device=given.device), found.chosen)
         return found.proposals[pick], found.imagined[pick], found.values[pick]
 

@@ -34,7 +34,7 @@ class CodecPart:
         model: Its owner.
     """
 
-    prefixes = ("codec.",)
+    prefixes: tuple[str, ...] = ("codec.",)
 
     def __init__(self, model: CosmosModel) -> None:
         self._model = model

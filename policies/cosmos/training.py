@@ -9,6 +9,7 @@ models/policy_video2world_model_rectified_flow.py; arXiv 2601.16163 section 4.2.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,9 +66,18 @@ def roles(config: CosmosConfig, batch: Batch, seeds: NDArray[np.uint64]) -> list
 def clean_latents(model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64]) -> Tensor:
     """The video that a batch shows, every slot filled; float32 [B, C, T, h, w]."""
     if batch.features is not None:
-        return _filled(model, batch, batch.features["pictures"])
+        return _filled(model, batch, batch.features)
     pictures = pictures_of(model, batch, seeds)
     return _filled(model, batch, picture_latents(model, pictures, batch.size))
+
+
+def present_latents(model: CosmosModel, batch: Batch) -> Tensor:
+    """The present's slots, filled; float32 [B, C, conditional, h, w]."""
+    layout = model.config.layout
+    pictures = _shown(model, batch, SlotKind.IMAGE, 0)
+    latents = model.encode_pictures(pictures, batch.size, count=layout.conditional)
+    proprio = model.normaliser.normalise("proprio", batch.proprio_at(0))
+    return model.inject(latents, SlotKind.PROPRIO, proprio)
 
 
 def pictures_of(
@@ -80,22 +90,14 @@ def pictures_of(
         batch: B samples.
         seeds: For augmentation, where the configuration asks for it; None goes without.
     """
-    from policies.cosmos.model import process
-
     config, layout = model.config, model.config.layout
     draws = [_generator(seed, AUGMENT) for seed in seeds] if seeds is not None else []
     augmented = config.augment and bool(draws)
-    pictures: dict[int, Tensor] = {}
-    for kind, offset in ((SlotKind.IMAGE, 0), (SlotKind.FUTURE_IMAGE, layout.horizon)):
-        for place, camera in zip(layout.places(kind), layout.cameras, strict=True):
-            frames = batch.at(camera, [offset])[:, 0].cpu().numpy()
-            if augmented:
-                # training crops at random where testing crops the centre
-                for step in config.images[:-1]:
-                    frames = step.apply(frames)
-                pictures[place] = torch.from_numpy(np.ascontiguousarray(frames))
-            else:
-                pictures[place] = process(config, frames)
+    # training crops at random where testing crops the centre
+    pictures = {
+        **_shown(model, batch, SlotKind.IMAGE, 0, cropped=not augmented),
+        **_shown(model, batch, SlotKind.FUTURE_IMAGE, layout.horizon, cropped=not augmented),
+    }
     if augmented:
         # the same parameters for every picture of a sample
         stacked = torch.stack(list(pictures.values()), dim=1)
@@ -104,18 +106,41 @@ def pictures_of(
     return pictures
 
 
-def picture_latents(model: CosmosModel, pictures: dict[int, Tensor], rows: int) -> Tensor:
-    """Encode pictures in their slots; float32 [B, C, pictures, h, w], slots rising."""
+def _shown(
+    model: CosmosModel, batch: Batch, kind: SlotKind, offset: int, *, cropped: bool = True
+) -> dict[int, Tensor]:
+    """Pictures of one time: slot -> uint8 [B, H, W, 3]."""
+    from policies.cosmos.model import process
+
+    layout = model.config.layout
+    steps = model.config.images if cropped else model.config.images[:-1]
+    return {
+        place: process(steps, batch.at(camera, [offset])[:, 0].cpu().numpy())
+        for place, camera in zip(layout.places(kind), layout.cameras, strict=True)
+    }
+
+
+def picture_latents(
+    model: CosmosModel, pictures: dict[int, Tensor], rows: int
+) -> dict[str, Tensor]:
+    """Encode pictures in their slots; as `CosmosModel.frozen_features`, slots rising."""
     places = sorted(pictures)
     # causal: nothing after the last picture is needed
-    return model.encode_pictures(pictures, rows, count=places[-1] + 1)[:, :, places]
+    seen = model.encode_pictures(pictures, rows, count=places[-1] + 1)[:, :, places]
+    found = {"pictures": seen}
+    if model.config.change_spread:
+        found["standing"] = model.standing(pictures, rows)
+    return found
 
 
-def _filled(model: CosmosModel, batch: Batch, seen: Tensor) -> Tensor:
+def _filled(model: CosmosModel, batch: Batch, found: Mapping[str, Tensor]) -> Tensor:
     """Put latents of pictures, and all that is injected, into their slots."""
     layout, normaliser = model.config.layout, model.normaliser
     blank = model.encode_pictures({}, 1, count=1)
-    seen = seen.to(blank)
+    seen, cameras = found["pictures"].to(blank), len(layout.cameras)
+    standing = found["standing"].to(blank) if "standing" in found else None
+    future = model.as_denoised(seen[:, :, cameras:], standing)
+    seen = torch.cat([seen[:, :, :cameras], future], dim=2)
     shape = (batch.size, seen.shape[1], len(layout.slots), *seen.shape[3:])
     latents = seen.new_zeros(shape)
     latents[:, :, :1] = blank
