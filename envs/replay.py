@@ -22,6 +22,7 @@ from wamsim.captions import Caption
 from wamsim.contracts import Outcome, Task
 from wamsim.episode import Episode, NewerFormat, Record, read_episode
 from wamsim.errors import ConfigurationMismatch, RecordCorrupt, WamsimError, nearest
+from wamsim.foresight import read_foresight
 from wamsim.gallery import Shot
 from wamsim.run_folder import episode_files, read_placed, read_run
 from wamsim.video import write_video
@@ -260,10 +261,17 @@ class Projector:
             painter = self._painters.of(task)
             cameras = self._cameras or standard_cameras(task)
             shots = draw_episode(painter, episode, cameras, self._size)
+            frames = (shot.colour for shot in shots)
+            foresight = read_foresight(job.episode)
+            if foresight is not None:
+                frames = (
+                    np.concatenate([real, foresight.panels(step, self._size)])
+                    for step, real in enumerate(frames)
+                )
             write_video(
                 job.video,
-                (shot.colour for shot in shots),
-                caption(job.record, task),
+                frames,
+                caption(job.record, task, imagined=foresight is not None),
                 fps=task.control_hz,
             )
         except RecordCorrupt as error:
@@ -328,14 +336,20 @@ def standard_cameras(task: Task) -> tuple[str, ...]:
     return CAMERAS if set(CAMERAS) <= set(task.cameras) else task.cameras[:3]
 
 
-def caption(record: Record, task: Task) -> Caption:
-    """Give what is written under an episode."""
+def caption(record: Record, task: Task, *, imagined: bool = False) -> Caption:
+    """Give what is written under an episode.
+
+    Args:
+        record, task: The episode's.
+        imagined: What was imagined stands to the right of the cameras.
+    """
+    notes = ("stand-in visuals" if record.stand_in_visuals else "", "right: imagined" * imagined)
     return Caption(
         instruction=record.instruction,
         limit=task.max_steps,
         outcome=record.outcome,
         reason=record.reason,
-        note="stand-in visuals" if record.stand_in_visuals else "",
+        note=", ".join(filter(None, notes)),
     )
 
 

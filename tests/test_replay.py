@@ -236,6 +236,31 @@ def test_processes_make_the_same_videos_and_leave_the_old_ones(
     assert made[0].stat().st_mtime_ns == before[0]
 
 
+def test_what_was_imagined_stands_to_the_right(run: Path, resources: Resources) -> None:
+    """A mirrored imaginer: its picture of each camera is white on its left, so right here."""
+    path = episode_files(run)[0]
+    episode = read_episode(path)
+    frames = np.zeros((1, 1, 8, 2 * 8, 3), np.uint8)
+    frames[..., :4, :] = frames[..., 8:12, :] = 255
+    note = {
+        "horizons": [STEPS], "cameras": list(CAMERAS), "orientation": "mirrored",
+        "frame_offsets": [0], "imaginer": "white",
+    }  # fmt: skip
+    arrays = {"imagined_frames": frames, "imagined_steps": np.zeros(1, np.int32)}
+    record = dataclasses.replace(episode.record, notes={"imagination": {"": note}})
+    write_episode(run, Episode(record, {**episode.arrays, **arrays}))
+    made = make_videos(run, episodes=1, size=SIZE, resources=resources)[0]
+    first, second = (picture for picture, _ in zip(read_frames(made), range(2), strict=False))
+    (height, width), gap = SIZE, second.shape[1] - 4 * SIZE[1]
+    assert gap >= 0
+    bright = second[: height - 2].mean(axis=(0, 2)) > 200
+    for camera in (2, 3):  # after the two real ones, each with its gap
+        start = camera * (width + gap // 5)
+        half = bright[start : start + width]
+        assert half[-20:].mean() > 0.7 > 0.3 > half[:20].mean()
+    assert first[: height - 2, 2 * (width + gap // 5) :].mean() < 60  # nothing expected yet
+
+
 def test_outcomes_name_files_and_errors_are_no_failures(run: Path, resources: Resources) -> None:
     files = episode_files(run)
     change(files[0], run, outcome=Outcome.SUCCESS, reason=None, success_step=STEPS)

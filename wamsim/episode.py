@@ -300,6 +300,15 @@ def read_record(path: Path) -> Record:
     return _parse(path, _read_header(path)[0])
 
 
+def array_names(path: Path) -> set[str]:
+    """List an episode file's arrays.
+
+    Raises:
+        RecordCorrupt: As `read_record`.
+    """
+    return set(_read_header(path)[1])
+
+
 def read_episode(path: Path, only: Collection[str] | None = None) -> Episode:
     """Read an episode.
 

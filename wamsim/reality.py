@@ -191,6 +191,7 @@ class Reality:
             "horizons": list(spec.horizons),
             "frame_offsets": list(spec.frame_offsets),
             "cameras": list(spec.cameras),
+            "orientation": self._orientation.value,
         }
 
     def _pictures(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
 
 from wamsim.contracts import EpisodeKey, Outcome, Task
 from wamsim.conventions import Gripper
-from wamsim.episode import read_episode
-from wamsim.errors import RecordCorrupt, WamsimError
+from wamsim.episode import array_names, read_episode
+from wamsim.errors import WamsimError
 from wamsim.imagination.episodes import query_scores
 from wamsim.imagination.latents import NotFinite
 from wamsim.imagination.pictures import PEAK
@@ -137,20 +135,6 @@ def episode_document(seen: Seen, illustrator: Illustrator) -> Document:
         else None,
         "imagination": _imagination(seen, names),
     }
-
-
-def array_names(path: Path) -> set[str]:
-    """List an episode file's arrays.
-
-    Raises:
-        RecordCorrupt: They cannot be read.
-    """
-    try:
-        safe_open: Any = safetensors.safe_open  # its stub leaves the context manager untyped
-        with safe_open(path, framework="np") as opened:
-            return set(cast(list[str], opened.keys()))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise RecordCorrupt(f"the episode cannot be read: {error}. File: {path}") from error
 
 
 def numbers(values: object) -> Any:

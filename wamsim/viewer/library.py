@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wamsim.contracts import EpisodeKey
+from wamsim.episode import array_names
 from wamsim.errors import WamsimError
 from wamsim.reality import IMAGINATION_NOTE
 from wamsim.viewer import sheets
@@ -22,7 +23,7 @@ from wamsim.viewer.board_documents import (
     leaderboard_document,
     peers_document,
 )
-from wamsim.viewer.episode_documents import array_names, episode_document
+from wamsim.viewer.episode_documents import episode_document
 from wamsim.viewer.illustrator import Illustrator
 from wamsim.viewer.retrieval import Found, Retrieval, retrieve
 from wamsim.viewer.run_documents import Document, run_document, runs_document
