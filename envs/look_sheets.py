@@ -39,8 +39,10 @@ class Sheet:
         trials: N trials, rising.
         target: The file.
         source: See `LooksInfo.source`.
-        arms: [N, J] joint positions of arm and fingers (see `arm_joints`); none until chosen.
-        states: [N, R] the robot state of the same moment.
+        arms: [N, M, J] joint positions of arm and fingers (see `arm_joints`); none until
+            chosen. In every second look it is the one of M whose hand is nearest to something
+            that can be asked for, in the others the first.
+        states: [N, M, R] the robot state of the same moment.
     """
 
     task: Task
@@ -96,6 +98,8 @@ class Sketcher:
         pixel = np.empty((len(view.cameras), count, len(things), 2), np.float32)
         ahead = np.empty((len(view.cameras), count, len(things)), bool)
         place = np.empty((count, len(things), 3), np.float32)
+        hands = task.robot_state.split(sheet.states)[HAND]
+        taken = np.zeros(count, np.int64)
         began: tuple[int, Glimpse] | None = None
         for row, trial in enumerate(sheet.trials):
             if began is None or began[0] != trial:
@@ -103,13 +107,17 @@ class Sketcher:
                 start = backend.start(scene, task, key, self._seed)
                 began = trial, simulation.start(start)
             qpos = began[1].seen_qpos.copy()
-            qpos[joints] = sheet.arms[row]
-            glimpse = Glimpse(seen_qpos=qpos, lit=began[1].lit, robot_state=np.zeros(0))
             middles = np.stack([qpos[at : at + 3] for at in free])
+            if row % 2:
+                away = hands[row][:, None] - middles
+                taken[row] = np.linalg.norm(away, axis=2).min(1).argmin()
+            qpos[joints] = sheet.arms[row, taken[row]]
+            glimpse = Glimpse(seen_qpos=qpos, lit=began[1].lit, robot_state=np.zeros(0))
             place[row] = middles
             frames[:, row], _ = shoot(painter, simulation.fixtures, glimpse, look)
             for c in cameras:
                 pixel[c, row], ahead[c, row] = project(painter, view.cameras[c], view.size, middles)
+        states = sheet.states[np.arange(count), taken]
         by_camera = dict(zip(view.cameras, cameras, strict=True))
         return Looks(
             info=LooksInfo(
@@ -122,12 +130,12 @@ class Sketcher:
                 source=sheet.source,
             ),
             trial=np.array(sheet.trials, np.int64),
-            hand=task.robot_state.split(sheet.states)[HAND].astype(np.float32),
+            hand=task.robot_state.split(states)[HAND].astype(np.float32),
             place=place,
             frames={camera: frames[c] for camera, c in by_camera.items()},
             pixel={camera: pixel[c] for camera, c in by_camera.items()},
             ahead={camera: ahead[c] for camera, c in by_camera.items()},
-            proprio=proprio(sheet.states, task.robot_state, suite=task.suite),
+            proprio=proprio(states, task.robot_state, suite=task.suite),
         )
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from envs.scene import SuiteBackend
 
 POSE_EVERY = 4  # env steps between poses that are taken: neighbours are nearly the same
+POSES_A_LOOK = 4  # of which every second look takes the nearest: see `Sheet`
 LOOKS_A_FILE = 256  # a few seconds of drawing: what a killed drawing loses
 
 Array = NDArray[np.float64]
@@ -129,6 +130,7 @@ def draw_looks(
             "viewpoint": viewpoint.name,
             "count": count,
             "every": POSE_EVERY,
+            "poses": POSES_A_LOOK,
         }
     )
     folder = cache / source[:16]
@@ -221,7 +223,7 @@ def _sheets(
             "on, so there is nothing to point at. Leave out --looks."
         )
     sheets: list[Sheet] = []
-    none = np.zeros((0, 0))
+    none = np.zeros((0, 0, 0))
     for number, (task, first, things) in enumerate(asked):
         own = count // len(asked) + (number < count % len(asked))
         trials = first + np.arange(own) * (task.n_initial_states - first) // max(own, 1)
@@ -261,7 +263,7 @@ def _poses(jobs: Sequence[replay.Job], painters: replay.Painters) -> dict[str, l
 def _posed(
     sheets: Sequence[Sheet], poses: dict[str, list[Pose]], run_seed: int, run_dir: Path
 ) -> list[Sheet]:
-    """Choose for every look a pose of another episode, as a function of trial and place alone."""
+    """Choose for every look poses of other episodes, as a function of trial and place alone."""
     out: list[Sheet] = []
     for sheet in sheets:
         task, pool = sheet.task, poses.get(sheet.task.suite, [])
@@ -270,15 +272,17 @@ def _posed(
                 f"looks take the arm's poses from other episodes of the run, and it has fewer than "
                 f"two of {task.suite}. Record more. Run: {run_dir}"
             )
-        chosen: list[Pose] = []
+        chosen: list[list[Pose]] = []
         for number, trial in enumerate(sheet.trials):
             key = EpisodeKey(task.suite, task.name, trial)
             rng = generator(derive(run_seed, key, f"look {sheet.target.stem} {number}"))
-            while True:
+            few: list[Pose] = []
+            while len(few) < POSES_A_LOOK:
                 pose = pool[int(rng.integers(len(pool)))]
                 if (pose.task, pose.trial) != (task.name, trial):
-                    break
-            chosen.append(pose)
-        arms, states = np.stack([p.arm for p in chosen]), np.stack([p.state for p in chosen])
+                    few.append(pose)
+            chosen.append(few)
+        arms = np.array([[p.arm for p in few] for few in chosen])
+        states = np.array([[p.state for p in few] for few in chosen])
         out.append(dataclasses.replace(sheet, arms=arms, states=states))
     return out

@@ -18,6 +18,7 @@ from policies.training.reconstruction import SPREAD_FLOOR
 from wamsim.looks import LookSet
 
 LOOK = 4  # what a draw is for, beside those of `sampling` and `augmentation`
+NEAREST = 0.5  # of the questions are about what is nearest to the hand: DECISIONS 38
 HOLD_OUT_EVERY = 20  # every so-many-th trial is only looked at to measure
 
 
@@ -79,9 +80,16 @@ class LookSampler:
         for seed in seeds:
             rng = np.random.Generator(np.random.PCG64([int(seed), LOOK]))
             row = int(rows[rng.integers(len(rows))])
-            drawn.append((row, int(rng.choice(np.flatnonzero(self.looks.known[row])))))
+            drawn.append((row, self._asked(row, rng)))
         chosen = np.array(drawn, np.int64)
         return self.make(chosen[:, 0], chosen[:, 1])
+
+    def _asked(self, row: int, rng: np.random.Generator) -> int:
+        known = np.flatnonzero(self.looks.known[row])
+        if rng.uniform() >= NEAREST:
+            return int(rng.choice(known))
+        away = self.looks.place[row, known] - self.looks.hand[row]
+        return int(known[np.linalg.norm(away, axis=1).argmin()])
 
     def measuring(self, size: int, count: int) -> Iterator[Sight]:
         """Give held-out looks, always the same ones.
