@@ -158,6 +158,17 @@ def test_delta_and_absolute_targets() -> None:
         assert got == pytest.approx(float(1 - cos.mean()), abs=1e-5)
 
 
+def test_relative_loss_by_hand() -> None:
+    target = torch.tensor([[[1.0, 1.0], [4.0, 0.0]], [[3.0, 1.0], [9.0, 9.0]]])
+    predicted = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[3.0, 3.0], [7.0, 7.0]]])
+    valid = torch.tensor([[True, True], [True, False]])
+    # k = 1: (1 + 4) / (2 + 10); k = 2: all of 16 of the one that counts
+    found = losses.relative_loss(predicted, target, valid)
+    assert found.item() == pytest.approx((5 / 12 + 1.0) / 2)
+    nothing = losses.relative_loss(predicted, target, torch.zeros(2, 2, dtype=torch.bool))
+    assert nothing.item() == 0.0
+
+
 @pytest.mark.parametrize("variant", IMAGINING)
 @pytest.mark.parametrize("kind", LOSSES)
 def test_every_loss_reaches_the_predictor(variant: str, kind: str) -> None:

@@ -15,7 +15,7 @@ from policies.smolvla_world.document import from_document, to_document
 from wamsim.conventions import ACTIONS, PROPRIOS, Orientation
 
 FAMILY_NAME = "smolvla_world"
-LOSSES = ("cos", "mse", "contrastive", "cos_policy")
+LOSSES = ("cos", "mse", "relative", "contrastive", "cos_policy")
 MEMORIES_ROLLOUT = ("pred", "zero", "shuffle", "random", "random_scaled", "signflip")
 MEMORIES_TRAIN = (*MEMORIES_ROLLOUT, "oracle")
 PREFIX_BLOCKS = ("state", "own", "prefix")
@@ -163,7 +163,9 @@ class FusionConfig:
         flare_after: Tokens after the actions (paper), else before (GR00T N1.5).
         flare_causal: Keep SmolVLA's causal suffix mask (documents the pitfall).
         flare_target: "per_step" (M = K) or "last" (z(t+K) for every token).
-        loss: One of `LOSSES`; lambda_world: its weight.
+        loss: One of `LOSSES`; lambda_world: its weight. "relative" is the squared error over
+            that of predicting no change, at each step ahead by itself, so that near futures,
+            which change little, count as much as far ones.
         temperature, contrast_horizons: Of the contrastive loss; negatives also across k.
         mu_constraint: Weight of the constraint (design choice).
         constraint_target: "prophet" or "future".

@@ -51,6 +51,23 @@ def mse_loss(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return masked_mean((predicted.float() - target.float()) ** 2, valid[..., None])
 
 
+def relative_loss(predicted: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Squared error over that of predicting zeros, at every k by itself; their mean.
+
+    Args:
+        predicted, target: [B, K, D].
+        valid: bool [B, K].
+    """
+    error = (predicted.float() - target.float()).square()
+    still = target.float().square()
+    ratios = [
+        masked_mean(error[:, k], valid[:, k, None])
+        / masked_mean(still[:, k], valid[:, k, None]).clamp_min(_COUNT_FLOOR)
+        for k in range(predicted.shape[1])
+    ]
+    return torch.stack(ratios).mean()
+
+
 def contrastive_loss(
     predicted: Tensor,
     target: Tensor,

@@ -82,7 +82,8 @@ class SmolVLAWorld(Inputs):
             self.sites = SiteInjection(fusion, width, world.hidden)
         if fusion.loss == "cos_policy":
             self.policy_proj = nn.Linear(world.hidden, host.vlm.hidden)
-        if self.from_standing and fusion.loss == "mse":  # a cosine has no slope at zero
+        # a cosine has no slope at zero
+        if self.from_standing and fusion.loss in ("mse", "relative"):
             self._begin_still()
 
     @torch.no_grad()

@@ -69,9 +69,13 @@ _TINY_WORLD = WorldConfig(
     hidden=64, layers=3, heads=2, mlp_ratio=2.0, crop_px=64, patch_px=8, horizon=4, own=True
 )  # fmt: skip
 # Squared error gives predictions a scale, so that their skill can be measured; the published
-# cosine leaves it open. Counted from the standing world, and in their order: DECISIONS 36.
+# cosine leaves it open. From the standing world, over its error, and in order: DECISIONS 36.
 _TINY_FUSION = FusionConfig(
-    prophet_heads=4, prophet_positions=True, inject_heads=4, loss="mse", delta_from="standing"
+    prophet_heads=4,
+    prophet_positions=True,
+    inject_heads=4,
+    loss="relative",
+    delta_from="standing",
 )
 
 

@@ -176,6 +176,8 @@ def _world_loss(model: SmolVLAWorld, step: Step, predicted: Tensor) -> tuple[Ten
         similarity = float(terms.masked_mean(terms.cosine(predicted, target), valid))
     if fusion.loss == "mse":
         return terms.mse_loss(predicted, target, valid), similarity
+    if fusion.loss == "relative":
+        return terms.relative_loss(predicted, target, valid), similarity
     if fusion.loss == "contrastive":
         loss = terms.contrastive_loss(
             predicted, target, valid,
