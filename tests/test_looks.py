@@ -78,6 +78,12 @@ def test_the_arm_stands_as_it_stood_in_another_episode(
     assert (np.abs(joints - home).max(1) > 0.02).mean() > 0.5
 
 
+def test_every_second_arm_is_near_a_thing(drawn: LooksFile) -> None:
+    away = drawn.whole("place") - drawn.whole("hand")[:, None]
+    nearest = np.linalg.norm(away, axis=2).min(1)
+    assert nearest[1::2].mean() < 0.9 * nearest[::2].mean()
+
+
 def test_things_are_where_the_pixels_say(
     drawn: LooksFile, recorded: Path, resources: Resources
 ) -> None:

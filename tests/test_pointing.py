@@ -16,7 +16,7 @@ from torch import Tensor
 from policies.training.backbone import BackbonePart, targets
 from policies.training.config import TrainConfig
 from policies.training.job import ABOUT, Job, train
-from policies.training.looks import LookSampler
+from policies.training.looks import LOOK, NEAREST, LookSampler
 from policies.training.loop import Events
 from policies.training.reconstruction import SPREAD_FLOOR
 from policies.training.sampling import Sampler
@@ -137,6 +137,21 @@ def test_looks_are_a_function_of_the_samples_seeds(looks: LookSet, squares: Path
         assert {tuple(p) for p in sight.point[:, 0, 0].numpy()} <= held_out
     away = looks.place[sampler.learn, 0] - looks.hand[sampler.learn]
     np.testing.assert_allclose(sampler.spread, away.std(0) + SPREAD_FLOOR, rtol=1e-5)
+
+
+def test_half_of_the_questions_are_about_what_is_nearest(looks: LookSet, squares: Path) -> None:
+    sampler = LookSampler(looks, backbone(SMOLVLA, squares).batch_spec)
+    sight = sampler.draw(range(400))
+    asked, chance = 0, 0.0
+    for seed, which in enumerate(sight.which.tolist()):
+        rng = np.random.Generator(np.random.PCG64([seed, LOOK]))
+        row = int(sampler.learn[rng.integers(len(sampler.learn))])
+        known = np.flatnonzero(looks.known[row])
+        away = np.linalg.norm(looks.place[row, known] - looks.hand[row], axis=1)
+        asked += which == known[away.argmin()]
+        chance += 1 / len(known)
+    expected = 400 * NEAREST + (1 - NEAREST) * chance
+    assert abs(asked - expected) < 3 * 400**0.5 / 2
 
 
 # --------------------------------------------------------------------------------- learning
