@@ -127,6 +127,23 @@ def test_pictures_are_drawn_in_the_light_of_the_present() -> None:
     assert policy.decode(imagined.latents).shape == exact.shape
 
 
+def test_only_imagined_futures_have_steps_of_their_own() -> None:
+    for variant, changes in (("fastwam", True), ("joint", False)):
+        model = drawn(variant, imagine_steps=0)
+        obs, acted, seen = observation(2, imagine=True), [], []
+        for steps in (None, 1):
+            found = FastWamPolicy(model, steps=3, imagine_steps=steps).act(obs)
+            assert found.imagined is not None
+            acted.append(found.actions)
+            seen.append(found.imagined.latents)
+        np.testing.assert_array_equal(acted[0], acted[1])
+        assert np.array_equal(seen[0], seen[1]) is not changes
+    assert FastWamPolicy(drawn(), steps=7).imagine_steps == 1
+    assert FastWamPolicy(drawn(imagine_steps=0), steps=7).imagine_steps == 7
+    with pytest.raises(WamsimError, match="imagine_steps=0 must be at least 1"):
+        FastWamOptions(imagine_steps=0)
+
+
 @pytest.mark.parametrize("variant", ["fastwam", "joint", "idm"])
 def test_a_future_without_changes_is_the_standing_world(
     variant: str, monkeypatch: pytest.MonkeyPatch

@@ -39,7 +39,12 @@ def make_policy(variant: str, options: FastWamOptions) -> FastWamPolicy:
     if options.statistics is not None:
         model.set_statistics(weights.read_statistics(Path(options.statistics)))
     return FastWamPolicy(
-        model, execute=options.execute, steps=options.steps, cache=options.cache, notes=notes
+        model,
+        execute=options.execute,
+        steps=options.steps,
+        imagine_steps=options.imagine_steps,
+        cache=options.cache,
+        notes=notes,
     )
 
 

@@ -161,6 +161,9 @@ class FastWamConfig:
         gripper: From the data set's gripper channels to the suite's.
         shift: Of the noise schedule, training and sampling.
         steps: Denoising steps.
+        imagine_steps: Denoising steps of a future that is only imagined; 0: `steps`. One step
+            from pure noise gives the expected future, which squared error is least for; many
+            give a possible one, whose squared error has the spread of futures twice.
         lambda_video, lambda_action: Weights of the loss terms.
         cond_noise: Probability that IDM's conditioning video is noised in training.
         flow_draws: Noises drawn for the actions of each sample in a training step: the video
@@ -190,6 +193,7 @@ class FastWamConfig:
     gripper: GripperSteps = field(default_factory=GripperSteps)
     shift: float = 5.0
     steps: int = 10
+    imagine_steps: int = 0
     lambda_video: float = 1.0
     lambda_action: float = 1.0
     cond_noise: float = 0.5
@@ -329,7 +333,7 @@ class FastWamOptions:
         device: torch device.
         dtype: "float32", or "bfloat16" as the published evaluation (schedule included).
         execute: Actions run per query; None takes the preset's.
-        steps: Denoising steps; None takes the preset's.
+        steps, imagine_steps: Denoising steps; None takes the configuration's.
         init_seed: For weights without a checkpoint.
         cache: Reuse keys and values of what does not change between denoising steps (exact).
     """
@@ -345,6 +349,7 @@ class FastWamOptions:
     dtype: str = "float32"
     execute: int | None = None
     steps: int | None = None
+    imagine_steps: int | None = None
     init_seed: int = 0
     cache: bool = True
 
@@ -354,8 +359,10 @@ class FastWamOptions:
         check_interface("fastwam", cameras=self.cameras, action=self.action, proprio=self.proprio)
         if self.dtype not in ("float32", "bfloat16"):
             raise WamsimError(f"dtype={self.dtype!r} is neither 'float32' nor 'bfloat16'")
-        if self.steps is not None and self.steps < 1:
-            raise WamsimError(f"steps={self.steps} must be at least 1")
+        for name in ("steps", "imagine_steps"):
+            given = getattr(self, name)
+            if given is not None and given < 1:
+                raise WamsimError(f"{name}={given} must be at least 1")
 
     @property
     def interface(self) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class FastWamPolicy:
     Args:
         model: The model.
         execute: Actions run per query; None takes the configuration's.
-        steps: Denoising steps; None takes the configuration's.
+        steps, imagine_steps: Denoising steps; None takes the configuration's.
         cache: Use the exact caches.
         notes: One sentence for tables.
     """
@@ -55,11 +55,13 @@ class FastWamPolicy:
         *,
         execute: int | None = None,
         steps: int | None = None,
+        imagine_steps: int | None = None,
         cache: bool = True,
         notes: str = "",
     ) -> None:
         self.model = model.eval()
         self.steps = model.config.steps if steps is None else steps
+        self.imagine_steps = imagine_steps or model.config.imagine_steps or self.steps
         self.cache = cache
         self.card = card_of(model, execute=execute, notes=notes)
 
@@ -100,7 +102,8 @@ class FastWamPolicy:
     ) -> Imagined:
         """Record the future; drawn as pictures only when the run asks (it is not free)."""
         if future is None:
-            future = sample_video(self.model, present, self._video_noise(obs), self.steps)
+            noise = self._video_noise(obs)
+            future = sample_video(self.model, present, noise, self.imagine_steps)
         spread = self.model.config.change_spread
         future = self.model.as_latents(future, self.model.standing(pixels) if spread else None)
         pictures = self._draw(present.first, future) if obs.imagine else None

@@ -71,6 +71,7 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
             lambda_video=video_weight,
             # root mean square of the changes within 8 steps of demonstrations of tabletop_object
             change_spread=0.6,
+            imagine_steps=1,
             flow_draws=4,  # a quarter more work a step than one, and a quieter gradient
         )  # fmt: skip
     shared = {"heads": 24, "head_dim": 128, "layers": 30, "text_dim": 4096}
