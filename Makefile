@@ -10,9 +10,10 @@ export MUJOCO_GL ?= egl
 
 .PHONY: demo test check format slow bench install system-packages clean
 
-demo: install ## Run the main job on the embedded suite; table, then where the videos are
-	$(BIN)/wamsim eval --policy oracle --suite tabletop --episodes 2 --out $(RUN)
+demo: install ## A trained world-action model on the embedded suite: success, imagination, videos
+	$(BIN)/wamsim eval --policy smolvla_world --suite tabletop_object --episodes 2 --imagine --out $(RUN)
 	$(BIN)/wamsim video $(RUN) --episodes 1
+	$(BIN)/wamsim report $(RUN) --episodes all --out $(RUN)-page
 
 test: install ## The test run that CI makes: lint, types, tests without the slow ones
 	$(BIN)/ruff check .

@@ -10,7 +10,10 @@ STEPS  ?= 8000
 TRIALS ?= 20
 
 # Trials from 100 on: none of them is ever evaluated. Every task has its own states.
+# Backbones and tokenizers learn from the first run alone, policies from both: in the second
+# the hand is driven far aside, so that its own place tells less of where it is to go.
 DEMOS  := $(WORK)/demonstrations
+FAR    := $(WORK)/demonstrations-far
 LEARN  := --data $(DEMOS) --device $(DEVICE)
 
 # Families whose backbone learns to look before actions are learnt; variants share it.
@@ -51,6 +54,8 @@ reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
 reference-demonstrations: install
 	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=0.5 \
 	  -s tabletop_object -n 100 --first 100 --seed 1 --out $(DEMOS)
+	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=1.0 \
+	  -s tabletop_object -n 50 --first 200 --seed 2 --out $(FAR)
 
 # Tokenizers learn first.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
@@ -70,12 +75,13 @@ $(BACKBONES:%=$(WORK)/backbone-%/checkpoint/config.json): $(WORK)/backbone-%/che
 define model
 train-$(1): reference-demonstrations $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
   $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(call family,$(1))/checkpoint/config.json)
-	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),2) \
+	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --data $$(FAR) --every $(or $(EVERY_$(call family,$(1))),2) \
 	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
 	  $(if $(filter $(BACKBONES),$(call family,$(1))),--backbone $(WORK)/backbone-$(call family,$(1))/checkpoint) \
 	  $(if $(filter $(NO_TOKENIZER),$(1)),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
-	cp $$(WORK)/$(1)/checkpoint/* policies/$(call family,$(1))/reference/$(call variant,$(1))/
+	cp $$(WORK)/$(1)/checkpoint/*.json $$(WORK)/$(1)/checkpoint/*.safetensors \
+	  policies/$(call family,$(1))/reference/$(call variant,$(1))/
 
 evaluate-$(1): train-$(1)
 	$$(WAMSIM) eval -p $(call name,$(1)) -s tabletop_object -n $$(TRIALS) --imagine --out $$(WORK)/evaluations/$(1)
