@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from wamsim.conventions import ActionConvention, ProprioConvention
-from wamsim.errors import ConventionMismatch, RecordCorrupt, WamsimError
+from wamsim.errors import ConventionMismatch, WamsimError
+from wamsim.headed_file import open_headed
 from wamsim.whole_file import write_whole
 
 FORMAT_VERSION = 1
@@ -137,19 +137,9 @@ class DemonstrationFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file: Any = safetensors.safe_open(path, framework="numpy")
-            header: dict[str, str] = self._file.metadata() or {}
-            document: dict[str, Any] = json.loads(header[_HEADER])
-            version = document.pop("format_version")
-            if version != FORMAT_VERSION:
-                raise ValueError(f"format {version}, this wamsim reads {FORMAT_VERSION}")
-            self.info = DemonstrationInfo(**document)
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise RecordCorrupt(
-                f"no demonstration can be read ({error!r}). Delete it and run the same command "
-                f"again: it is drawn anew. File: {path}"
-            ) from error
+        self._file, self.info = open_headed(
+            path, _HEADER, FORMAT_VERSION, lambda d: DemonstrationInfo(**d), what="demonstration"
+        )
         self.names: frozenset[str] = frozenset(self._file.keys())
 
     def actions(self, *, executed: bool) -> NDArray[np.float32]:

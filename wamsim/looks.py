@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
 from wamsim.demonstrations import UnusableDemonstrations
-from wamsim.errors import RecordCorrupt
+from wamsim.headed_file import open_headed
 from wamsim.provenance import content_hash
 from wamsim.whole_file import write_whole
 
@@ -51,6 +50,12 @@ class LooksInfo:
     first_trial: int
     stand_in_visuals: bool = False
     source: str = ""
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> LooksInfo:
+        """Read what `to_json` wrote, without its version."""
+        listed = {name: tuple(document[name]) for name in ("instructions", "things")}
+        return cls(**{**document, **listed})
 
     def to_json(self) -> str:
         """Write as one line of JSON."""
@@ -125,23 +130,11 @@ class LooksFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file: Any = safetensors.safe_open(path, framework="numpy")
-            header: dict[str, str] = self._file.metadata() or {}
-            document: dict[str, Any] = json.loads(header[_HEADER])
-            version = document.pop("format_version")
-            if version != FORMAT_VERSION:
-                raise ValueError(f"format {version}, this wamsim reads {FORMAT_VERSION}")
-            for name in ("instructions", "things"):
-                document[name] = tuple(document[name])
-            self.info = LooksInfo(**document)
-            self.trial: NDArray[np.int64] = self._file.get_tensor("trial")
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise RecordCorrupt(
-                f"no looks can be read ({error!r}). Delete it and run the same command again: it "
-                f"is drawn anew. File: {path}"
-            ) from error
+        self._file, self.info = open_headed(
+            path, _HEADER, FORMAT_VERSION, LooksInfo.from_document, what="looks"
+        )
         self.names: frozenset[str] = frozenset(self._file.keys())
+        self.trial: NDArray[np.int64] = self.whole("trial")
 
     def __len__(self) -> int:
         """Number of looks N."""
