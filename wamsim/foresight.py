@@ -67,7 +67,7 @@ class Foresight:
         found = self.at(step)
         for i, picture in enumerate(() if found is None else found):
             image = Image.fromarray(np.ascontiguousarray(picture))
-            out[i] = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+            out[i] = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
         return out
 
 

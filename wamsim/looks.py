@@ -54,8 +54,9 @@ class LooksInfo:
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> LooksInfo:
         """Read what `to_json` wrote, without its version."""
-        listed = {name: tuple(document[name]) for name in ("instructions", "things")}
-        return cls(**{**document, **listed})
+        for name in ("instructions", "things"):
+            document[name] = tuple(document[name])
+        return cls(**document)
 
     def to_json(self) -> str:
         """Write as one line of JSON."""

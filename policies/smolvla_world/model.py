@@ -219,9 +219,9 @@ class SmolVLAWorld(Inputs):
         assert self.encoder is not None
         if self.from_standing:
             return self.encoder.standing(frames.to(self.device), self.world.horizon)
-        if history is None:
-            history = self.encoder(frames.to(self.device), self.world.context)
-        return history[:, -1:]
+        if history is not None:
+            return history[:, -1:]
+        return self.encoder(frames.to(self.device), self.world.context)[:, -1:]
 
     def absolute(self, predicted: Tensor, origin: Tensor) -> Tensor:
         """Add what changes are counted from (see `origin`) to a predicted change."""
