@@ -6,14 +6,11 @@ WAMSIM := $(BIN)/wamsim
 WORK   := results/runs/reference
 DEVICE ?= cpu
 BATCH  ?= 32
-STEPS  ?= 8000
+STEPS  ?= 5000
 TRIALS ?= 20
 
 # Trials from 100 on: none of them is ever evaluated. Every task has its own states.
-# Backbones and tokenizers learn from the first run alone, policies from both: in the second
-# the hand is driven far aside, so that its own place tells less of where it is to go.
 DEMOS  := $(WORK)/demonstrations
-FAR    := $(WORK)/demonstrations-far
 LEARN  := --data $(DEMOS) --device $(DEVICE)
 
 # Families whose backbone learns to look before actions are learnt; variants share it.
@@ -54,8 +51,6 @@ reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
 reference-demonstrations: install
 	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=0.5 \
 	  -s tabletop_object -n 100 --first 100 --seed 1 --out $(DEMOS)
-	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=1.0 \
-	  -s tabletop_object -n 50 --first 200 --seed 2 --out $(FAR)
 
 # Tokenizers learn first.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
@@ -70,12 +65,12 @@ TOKENIZER_smolvla_world := --steps 2000 --batch 16 --lr 1e-3
 $(BACKBONES:%=$(WORK)/backbone-%/checkpoint/config.json): $(WORK)/backbone-%/checkpoint/config.json: \
   $(WORK)/tokenizer-%/checkpoint/config.json
 	$(WAMSIM) train -p $* --part backbone --looks 13500 $(LEARN) --every 2 --out $(WORK)/backbone-$* \
-	  --steps 6000 --batch 64 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$*/checkpoint
+	  --steps 4000 --batch 64 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$*/checkpoint
 
 define model
 train-$(1): reference-demonstrations $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
   $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(call family,$(1))/checkpoint/config.json)
-	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --data $$(FAR) --every $(or $(EVERY_$(call family,$(1))),2) \
+	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),2) \
 	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
 	  $(if $(filter $(BACKBONES),$(call family,$(1))),--backbone $(WORK)/backbone-$(call family,$(1))/checkpoint) \
 	  $(if $(filter $(NO_TOKENIZER),$(1)),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
