@@ -34,6 +34,8 @@ playwright = pytest.importorskip(
 pytestmark = [pytest.mark.sim, pytest.mark.browser]
 
 PLACE = f"{SUITE}/{TASK}/0"
+JUDGED = 20  # frames that are needed to tell whether videos drift apart
+PLAYS = 6  # times that they may play for it: a busy machine drops most of its frames
 WAIT_MS = 30_000  # a loaded machine draws the first picture of a scene in seconds
 
 soon = playwright.expect  # looks until it is so: a page follows its address a moment later
@@ -219,19 +221,26 @@ def test_videos_stay_within_one_frame_over_a_whole_episode(
           (v) => v.buffered.length && v.buffered.end(0) > v.duration - 0.1)"""
     )
     page.evaluate(WITNESS, 20)
-    page.keyboard.press("Space")
-    page.wait_for_function(
-        """() => {
-          const { value, max } = document.querySelector(".scrub");
-          return value === max && document.querySelector(".play").ariaLabel === "play";
-        }"""
-    )
-    page.wait_for_timeout(300)  # the last frames are on their way to the screen
-    shown = page.evaluate("() => window.shown")
-    apart = frames_apart(shown, lengths)
-    assert len(apart) >= 20, f"too few frames were reported to judge: {shown}"
+    apart: list[int] = []
+    shown: list[list[float]] = []
+    for _ in range(PLAYS):
+        page.keyboard.press("Home")
+        page.evaluate("() => { window.shown.length = 0; }")
+        page.keyboard.press("Space")
+        page.wait_for_function(
+            """() => {
+              const { value, max } = document.querySelector(".scrub");
+              return value === max && document.querySelector(".play").ariaLabel === "play";
+            }"""
+        )
+        page.wait_for_timeout(300)  # the last frames are on their way to the screen
+        shown = page.evaluate("() => window.shown")
+        apart += frames_apart(shown, lengths)
+        assert frames_shown(page) == [length - 1 for length in lengths]
+        if len(apart) >= JUDGED:
+            break
+    assert len(apart) >= JUDGED, f"too few frames were reported to judge: {shown}"
     assert max(apart) <= 1, apart
-    assert frames_shown(page) == [length - 1 for length in lengths]
 
 
 def test_the_witness_sees_videos_that_drift() -> None:
