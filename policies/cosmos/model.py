@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.batch import Batch, BatchSpec
+from policies.changes import ToldAsChanges
 from policies.checkpoint import STATISTICS, Identity, Pretrained, Statistics, local_folder
 from policies.cosmos import diffusion, slots
 from policies.cosmos.codec import REPEATS, Codec
@@ -50,7 +51,7 @@ class Reuse:
     clean: bool = False
 
 
-class CosmosModel(nn.Module, Pretrained):
+class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
     """One network that is policy, world model and value, by which slots are clean."""
 
     def __init__(self, config: CosmosConfig) -> None:
@@ -159,25 +160,6 @@ class CosmosModel(nn.Module, Pretrained):
         copies = {later: pictures[i] for i, later in zip(now, then, strict=True)}
         laid = {i: pictures[i] for i in now} | copies
         return self.encode_pictures(laid, rows, count=then[-1] + 1)[:, :, list(then)]
-
-    def as_denoised(self, future: Tensor, standing: Tensor | None) -> Tensor:
-        """Write latents of future pictures [B, C, cameras, h, w] as they are denoised.
-
-        Args:
-            future: As encoded.
-            standing: From `standing`; needed where `change_spread` is not 0.
-        """
-        if not self.config.change_spread:
-            return future
-        assert standing is not None
-        return (future - standing) / self.config.change_spread
-
-    def as_latents(self, denoised: Tensor, standing: Tensor | None) -> Tensor:
-        """Undo `as_denoised`."""
-        if not self.config.change_spread:
-            return denoised
-        assert standing is not None
-        return denoised * self.config.change_spread + standing
 
     def inject(self, latents: Tensor, kind: SlotKind, values: Tensor) -> Tensor:
         """Overwrite a slot with tiled numbers, already scaled; gives a new tensor.

@@ -287,15 +287,8 @@ class CosmosNet(nn.Module):
         reuse = bank is not None and bool(bank.blocks)
         if reuse and bank is not None:
             frames = [f for f in frames if f not in bank.clean]
-        dtype = latents.dtype
-        given = clean[:, None, frames, None, None].to(dtype).expand(-1, 1, -1, h, w)
-        x = torch.cat((latents[:, :, frames], given, torch.zeros_like(given)), dim=1)
-        x = self.x_embedder(x)
         size = (h // self.config.patch, w // self.config.patch)
-        turn = rope(self.config, frames, size)
-        turn = (turn[0].to(x.device), turn[1].to(x.device))
-        sinusoid = self.t_embedder[0](timesteps[:, frames]).to(dtype)
-        shared, time = self.t_embedder[1](sinusoid), self.t_embedding_norm(sinusoid)
+        x, time, shared, turn = self._entered(latents, clean, timesteps, frames)
         kept = [] if bank is None or reuse else self._tokens(bank.clean, size)
         if bank is None:
             x = self.stack(x, time, shared, text, turn)
@@ -326,14 +319,25 @@ class CosmosNet(nn.Module):
             [R, F, h / 2, w / 2, D].
         """
         rows, _, count, h, w = latents.shape
-        given = torch.ones_like(latents[:, :1])
-        x = self.x_embedder(torch.cat((latents, given, torch.zeros_like(given)), dim=1))
+        clean = torch.ones(rows, count, dtype=torch.bool, device=latents.device)
+        times = torch.zeros(rows, count, device=latents.device)
+        x, time, shared, turn = self._entered(latents, clean, times, range(count))
+        x = self.stack(x, time, shared, text, turn)
+        return x.unflatten(1, (count, h // self.config.patch, w // self.config.patch))
+
+    def _entered(
+        self, latents: Tensor, clean: Tensor, timesteps: Tensor, frames: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """What the blocks get of some frames: tokens, time, its shared part, rotary angles."""
+        dtype, (h, w), chosen = latents.dtype, latents.shape[3:], list(frames)
+        given = clean[:, None, chosen, None, None].to(dtype).expand(-1, 1, -1, h, w)
+        x = torch.cat((latents[:, :, chosen], given, torch.zeros_like(given)), dim=1)
+        x = self.x_embedder(x)
         size = (h // self.config.patch, w // self.config.patch)
-        turn = rope(self.config, range(count), size)
-        sinusoid = self.t_embedder[0](torch.zeros(rows, count, device=x.device)).to(x.dtype)
+        turn = rope(self.config, chosen, size)
+        sinusoid = self.t_embedder[0](timesteps[:, chosen]).to(dtype)
         shared, time = self.t_embedder[1](sinusoid), self.t_embedding_norm(sinusoid)
-        turned = (turn[0].to(x.device), turn[1].to(x.device))
-        return self.stack(x, time, shared, text, turned).unflatten(1, (count, *size))
+        return x, time, shared, (turn[0].to(x.device), turn[1].to(x.device))
 
     def stack(
         self, x: Tensor, time: Tensor, shared: Tensor, text: list[KV], turn: tuple[Tensor, Tensor]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.batch import Batch, BatchSpec
+from policies.changes import ToldAsChanges
 from policies.checkpoint import (
     STATISTICS,
     CheckpointMismatch,
@@ -50,7 +51,7 @@ class Context:
     action: list[KeyValue]
 
 
-class FastWam(nn.Module, Pretrained):
+class FastWam(nn.Module, Pretrained, ToldAsChanges):
     """Both experts, the proprioception token, and the frozen VAE and text encoder.
 
     Parameter names below ``mixtures`` and ``proprio_encoder`` are those of the published
@@ -245,25 +246,6 @@ class FastWam(nn.Module, Pretrained):
         """
         still = present.expand(-1, -1, len(self.config.frame_offsets), -1, -1)
         return self.vae.encode(still)[:, :, 1:]
-
-    def as_denoised(self, future: Tensor, standing: Tensor | None) -> Tensor:
-        """Write latents of futures [B, C, K, h, w] as they are denoised.
-
-        Args:
-            future: The frozen VAE's.
-            standing: From `standing`; needed where `change_spread` is not 0.
-        """
-        if not self.config.change_spread:
-            return future
-        assert standing is not None
-        return (future - standing) / self.config.change_spread
-
-    def as_latents(self, denoised: Tensor, standing: Tensor | None) -> Tensor:
-        """Undo `as_denoised`."""
-        if not self.config.change_spread:
-            return denoised
-        assert standing is not None
-        return denoised * self.config.change_spread + standing
 
     # ------------------------------------------------------------------- velocities
 
