@@ -38,10 +38,10 @@ SUITES: dict[str, Listed] = {
     "libero_10": Listed(tasks=10),
     "libero_90": Listed(tasks=90),
     # ours: envs/tabletop/tasks.py
-    "tabletop_object": Listed(tasks=5),
-    "tabletop_spatial": Listed(tasks=7),
-    "tabletop_goal": Listed(tasks=8),
-    "tabletop_long": Listed(tasks=6),
+    "tabletop_object": Listed(tasks=5, version=2),
+    "tabletop_spatial": Listed(tasks=7, version=2),
+    "tabletop_goal": Listed(tasks=8, version=2),
+    "tabletop_long": Listed(tasks=6, version=2),
     "kitchen": Listed(tasks=24, version=2),  # ours: envs/kitchen/tasks.py
     "kitchen_mobile": Listed(tasks=1, version=2),  # ours: envs/kitchen/mobile.py
     # ours: envs/bimanual/tasks.py

@@ -88,9 +88,9 @@ def layout(*slots: Slot, joints: Mapping[str, Range] | None = None) -> Layout:
     return Layout(slots=slots, joints=joints or {})
 
 
-def state_generator(version: int, suite: str, task: str, index: int) -> np.random.Generator:
+def state_generator(draws: int, suite: str, task: str, index: int) -> np.random.Generator:
     """The generator of one initial state; independent of the run's seed."""
-    text = "\x1f".join((str(version), suite, task, str(index), "initial state"))
+    text = "\x1f".join((str(draws), suite, task, str(index), "initial state"))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 

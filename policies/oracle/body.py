@@ -23,6 +23,7 @@ class Body:
         joint_low, joint_high: Limits of the arm joints, less a margin.
         home: Arm joints of the nominal reset.
         fingers_open: Finger joints of the open hand; `opening` metres between the pads.
+        fingers: Their bodies.
         base: Where the arm stands [3].
         root: The body that carries the whole robot.
         hand_geoms, robot_geoms: Collision geoms of the hand, and of all that the arm moves.
@@ -39,7 +40,9 @@ class Body:
         self.joint_low: Array = model.jnt_range[joints, 0] + JOINT_MARGIN
         self.joint_high: Array = model.jnt_range[joints, 1] - JOINT_MARGIN
         self.home: Array = np.array(robot.init_qpos, np.float64)
-        limits = model.jnt_range[[model.joint(j).id for j in robot.gripper_joints]]
+        gripper = [model.joint(j).id for j in robot.gripper_joints]
+        self.fingers: Ids = model.jnt_bodyid[gripper].astype(np.int64)
+        limits = model.jnt_range[gripper]
         self.fingers_open: Array = limits[np.arange(2), np.abs(limits).argmax(1)]
         self.opening = float(np.abs(self.fingers_open).sum())
 

@@ -33,7 +33,7 @@ from policies.oracle.skills.driving import Driving
 from policies.oracle.skills.leaving import Leaving
 from policies.oracle.skills.moving import Moving
 from policies.oracle.skills.pushing import Pushing
-from policies.oracle.tracking import patience_for, pushed, roll
+from policies.oracle.tracking import is_busy, patience_for, pushed, roll
 from policies.oracle.view import View
 from wamsim.contracts import Observation, Policy, Prediction, PrivilegedState, Task
 from wamsim.conventions import (
@@ -133,7 +133,12 @@ class Oracle:
         return answer(obs, self.card, self._config, self._row)
 
     def _row(
-        self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
+        self,
+        state: PrivilegedState,
+        memory: Memory | None,
+        seed: int,
+        step: int,
+        strayed: bool = False,
     ) -> tuple[Array, Array, Memory]:
         stage = self._stages.of(state.scene)
         with stage.view.showing(state) as view:
@@ -146,10 +151,32 @@ class Oracle:
                 # The hand goes along: it is where it is.
                 memory = replace(memory, reference=Reference.at_rest(view.eef))
                 return drive(stage.base, view, state, memory, step, config)
-            if step and pushed(memory, step - 1, config) is not None:
+            if strayed or (step and pushed(memory, step - 1, config) is not None):
                 memory = _regained(stage, memory)
             actions, meant, memory = roll(view, state, memory, step, config)
             return self._spoken(actions), self._spoken(meant), memory
+
+    def watch(
+        self, state: PrivilegedState, memory: Memory | None, seed: int, step: int, *, strayed: bool
+    ) -> tuple[Array, Array, Memory, bool]:
+        """Say what to do in a state that somebody else may have led to.
+
+        Args:
+            state: The simulator's.
+            memory: What the last call gave; None at first.
+            seed: Of the perturbation.
+            step: Env steps done in the episode.
+            strayed: Whether the step before was somebody else's.
+
+        Returns:
+            Actions [1, 7] to go on with; what is meant, [ahead, 7]; the memory; and whether
+            the fingers are being closed or opened, where nobody should interfere.
+
+        Raises:
+            PolicyFault: There is no way to go on.
+        """
+        actions, meant, after = self._row(state, memory, seed, step, strayed)
+        return actions, meant, after, is_busy(after)
 
     def _spoken(self, arm: Array) -> Array:
         """The arm's channels [H, 7] in the convention of the card: a base stands."""

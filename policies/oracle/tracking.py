@@ -60,8 +60,12 @@ def roll(
 
 def pushed(memory: Memory, step: int, config: OracleConfig) -> Array | None:
     """The push of a step, [3], or None; none while the fingers close or open."""
-    goal = _goal(memory.waypoints, memory.index, memory.reference)
-    return None if goal.dwell else motion.push(memory.seed, step, config.push)
+    return None if is_busy(memory) else motion.push(memory.seed, step, config.push)
+
+
+def is_busy(memory: Memory) -> bool:
+    """Whether the fingers are being closed or opened."""
+    return _goal(memory.waypoints, memory.index, memory.reference).dwell > 0
 
 
 def _followed(memory: Memory, hand: Hand, gap: float, steps: int) -> tuple[Array, Array, Memory]:

@@ -66,10 +66,14 @@ class View(Probe):
 
     def holds(self, goal: Goal) -> bool:
         """Whether a goal holds now."""
+        self._touch()
+        return holds(goal, self.world)
+
+    def _touch(self) -> None:
+        """Find out what touches what."""
         if not self._touched:
             mujoco.mj_collision(self.model, self.data)
             self._touched = True
-        return holds(goal, self.world)
 
     def motion(self, qvel: Array) -> tuple[Array, Array]:
         """Velocity (m/s) and spin (rad/s) of the grip site."""
@@ -80,6 +84,17 @@ class View(Probe):
     def finger_gap(self) -> float:
         """Metres between the fingertip pads."""
         return float(np.abs(self.data.qpos[self.body.finger_qpos]).sum())
+
+    def pinches(self, thing: Thing) -> bool:
+        """Whether a thing is between the fingers and touches both."""
+        self._touch()
+        bodies = self.model.geom_bodyid
+        touched: set[int] = set()
+        for pair in self.data.contact.geom:
+            for own, other in (pair, pair[::-1]):
+                if int(other) in thing.geoms and bodies[own] in self.body.fingers:
+                    touched.add(int(bodies[own]))
+        return len(touched) == len(self.body.fingers)
 
     def pose(self, thing: Thing) -> Pose:
         """Where a thing's body is."""

@@ -21,11 +21,12 @@ from policies.oracle.geometry import (
 )
 from policies.oracle.grasps import Grasp, grasps
 from policies.oracle.motion import CLOSED, Waypoint
-from policies.oracle.routes import over
+from policies.oracle.routes import UPWARDS, over
 from policies.oracle.skills.base import Failure, Held, Progress, Script
 from policies.oracle.view import View
 
 PREGRASP = 0.06  # metres before the grasp where the hand stops being in a hurry
+BESIDE = 0.03  # metres beside the way in from which a hand still comes straight to it
 LIFT = 0.09  # metres; what is held is checked on the way up
 WITHDRAWAL = (0.06, 0.12, 0.18)  # metres before the grasp where the way in is checked
 CLOSING = 7  # steps until the fingers have closed on what is between them
@@ -117,6 +118,12 @@ def pick(
     Returns:
         The script, or None when no grasp is within reach.
     """
+    if view.pinches(thing):  # whoever moved the hand here: it need only be lifted
+        hand = view.eef
+        held = _taken(view, thing, hand, view.finger_gap)
+        return Script(
+            _take(hand, hand.shifted(LIFT * UPWARDS)), replace(progress, stage=then, held=held)
+        )
     chosen = _choose(view, grasping, thing, progress.failures, fits, roofed)
     if chosen is None:
         return None
@@ -124,14 +131,41 @@ def pick(
     leaning = hand.rot[2, 2] > -0.99
     above = hand.shifted(-(WITHDRAWAL[1] if leaning else PREGRASP) * _way_in(hand))
     up = hand.shifted(-(WITHDRAWAL[1] if leaning else LIFT) * _way_in(hand))
-    route = over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}")
-    waypoints = (
-        *route,
-        Waypoint(pose=hand, gap=gap, speed=0.7, straight=True, calm=0.15, label="descend"),
+    if not leaning and _is_nearly_there(view, hand, gap):
+        away = float(np.linalg.norm(view.eef.pos - above.pos))
+        route = (Waypoint(pose=above, gap=gap, blend=away + BESIDE, label="nearly there"),)
+    else:
+        route = over(view, view.eef, above, gap=gap, label=f"reach for {thing.name}")
+    descend = Waypoint(pose=hand, gap=gap, speed=0.7, straight=True, calm=0.15, label="descend")
+    return Script((*route, descend, *_take(hand, up)), replace(progress, stage=then, held=held))
+
+
+def _take(hand: Pose, up: Pose) -> tuple[Waypoint, ...]:
+    return (
         Waypoint(pose=hand, gap=CLOSED, dwell=CLOSING, calm=0.1, label="close"),
         Waypoint(pose=up, gap=CLOSED, speed=0.8, blend=0.03, calm=0.5, label="lift"),
     )
-    return Script(waypoints, replace(progress, stage=then, held=held))
+
+
+def _is_nearly_there(view: View, hand: Pose, gap: float) -> bool:
+    """Whether an open hand is so near to a way in that it can go aside onto it, and on.
+
+    Going up first, as from elsewhere, would mean opposite things for two hands that stand a
+    few millimetres apart, on and beside the way: nobody could learn that from pictures.
+    """
+    eef, way = view.eef, _way_in(hand)
+    back = float((hand.pos - eef.pos) @ way)
+    aside = hand.pos - back * way - eef.pos
+    if not 0.0 <= back <= PREGRASP or float(np.linalg.norm(aside)) > BESIDE:
+        return False
+    if view.finger_gap < gap - PLAY:
+        return False
+    turn = rotation_vector(hand.rot @ eef.rot.T)
+    sideways = (
+        Pose(eef.pos + share * aside, from_rotation_vector(share * turn) @ eef.rot)
+        for share in (0.25, 0.5, 0.75)
+    )
+    return all(view.hits(pose, gap=gap) == 0 for pose in sideways)
 
 
 def _taken(view: View, thing: Thing, hand: Pose, width: float) -> Held:
