@@ -10,8 +10,10 @@ STEPS  ?= 5000
 TRIALS ?= 20
 
 # Trials from 100 on: none of them is ever evaluated. Every task has its own states.
-DEMOS  := $(WORK)/demonstrations
-LEARN  := --data $(DEMOS) --device $(DEVICE)
+DEMOS    := $(WORK)/demonstrations
+PRACTICE := $(WORK)/practice
+FIRST    := --data $(DEMOS) --device $(DEVICE)
+LEARN    := --data $(DEMOS) --data $(PRACTICE) --device $(DEVICE)
 
 # Families whose backbone learns to look before actions are learnt; variants share it.
 BACKBONES := smolvla_world fastwam cosmos
@@ -38,7 +40,7 @@ name = $(subst .,:,$(1))
 family = $(firstword $(subst ., ,$(1)))
 variant = $(lastword $(subst ., ,$(1)))
 
-.PHONY: reference reference-demonstrations $(MODELS:%=train-%) $(POLICIES:%=evaluate-%)
+.PHONY: reference reference-demonstrations reference-practice $(MODELS:%=train-%) $(POLICIES:%=evaluate-%)
 
 reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
 	$(WAMSIM) eval -p random -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/random
@@ -52,9 +54,20 @@ reference-demonstrations: install
 	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=0.5 \
 	  -s tabletop_object -n 100 --first 100 --seed 1 --out $(DEMOS)
 
+# Where a first learner gets to, with what the oracle would do there: all models learn from it.
+# It learns from demonstrations alone, on the backbone that its family's variants share.
+$(WORK)/first/checkpoint/config.json: $(WORK)/backbone-smolvla_world/checkpoint/config.json
+	$(WAMSIM) train -p smolvla_world:late_gated_xattn $(FIRST) --every 2 --out $(WORK)/first \
+	  --steps $(STEPS) --batch $(BATCH) --backbone $(WORK)/backbone-smolvla_world/checkpoint \
+	  --tokenizer $(WORK)/tokenizer-smolvla_world/checkpoint
+
+reference-practice: $(WORK)/first/checkpoint/config.json
+	$(WAMSIM) eval -p practice --set learner=smolvla_world:late_gated_xattn --set weights=$(WORK)/first/checkpoint \
+	  -s tabletop_object -n 60 --first 200 --seed 2 --out $(PRACTICE)
+
 # Tokenizers learn first.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
-	$(WAMSIM) train -p $* --part tokenizer $(LEARN) --every 2 --out $(WORK)/tokenizer-$* $(TOKENIZER_$*)
+	$(WAMSIM) train -p $* --part tokenizer $(FIRST) --every 2 --out $(WORK)/tokenizer-$* $(TOKENIZER_$*)
 
 TOKENIZER_fastwam       := --steps 2500 --batch 16 --lr 2e-3
 TOKENIZER_cosmos        := --steps 2500 --batch 16 --lr 2e-3
@@ -64,11 +77,11 @@ TOKENIZER_smolvla_world := --steps 2000 --batch 16 --lr 1e-3
 # Then backbones, which look through the tokenizers.
 $(BACKBONES:%=$(WORK)/backbone-%/checkpoint/config.json): $(WORK)/backbone-%/checkpoint/config.json: \
   $(WORK)/tokenizer-%/checkpoint/config.json
-	$(WAMSIM) train -p $* --part backbone --looks 13500 $(LEARN) --every 2 --out $(WORK)/backbone-$* \
+	$(WAMSIM) train -p $* --part backbone --looks 13500 $(FIRST) --every 2 --out $(WORK)/backbone-$* \
 	  --steps 4000 --batch 64 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$*/checkpoint
 
 define model
-train-$(1): reference-demonstrations $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
+train-$(1): reference-practice $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
   $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(call family,$(1))/checkpoint/config.json)
 	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),2) \
 	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \

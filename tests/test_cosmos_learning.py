@@ -70,6 +70,9 @@ def test_features_change_nothing(variant: str) -> None:
 def test_what_changes_is_not_cached(changes: dict[str, Any]) -> None:
     m = model(**changes)
     assert m.frozen_features(moving_squares(m.batch_spec, 2)) == {}
+    part = m.parts()["backbone"]
+    assert isinstance(part, BackbonePart)
+    assert part.frozen_features is None
 
 
 def test_a_checkpoint_acts_as_the_model_that_was_saved(tmp_path: Path) -> None:
@@ -117,6 +120,10 @@ def test_the_backbone_sees_the_present_alone() -> None:
     given = present_latents(m, b)
     whole = clean_latents(m, b, sample_seeds(b))
     torch.testing.assert_close(given, whole[:, :, :4])
+    assert part.frozen_features is not None
+    cached = dataclasses.replace(b, features=part.frozen_features(b))  # pictures, not the state
+    cached = dataclasses.replace(cached, frames={c: 0 * x for c, x in b.frames.items()})
+    torch.testing.assert_close(present_latents(m, cached), given)
     text = m.net.text_key_values(m.embed_text(b.instruction))
     tokens = m.net.look(given, text)
     assert tokens.shape == (3, 4, 2, 2, m.config.net.width)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from policies.training.backbone import BackbonePart, targets
 from policies.training.config import TrainConfig
+from policies.training.features import Source, cache_features
 from policies.training.job import ABOUT, Job, train
 from policies.training.looks import LOOK, NEAREST, LookSampler
 from policies.training.loop import Events
@@ -186,6 +187,30 @@ def test_a_backbone_learns_to_point(name: str, squares: Path, looks: LookSet) ->
     assert before["look_point"] < 0.3
     assert after["look_point"] > 0.6  # of 17 answers
     assert after["look_place"] < before["look_place"]
+
+
+@pytest.mark.parametrize("name", ["fastwam"])
+def test_what_frozen_parts_give_for_looks_is_computed_once(
+    name: str, squares: Path, looks: LookSet, tmp_path: Path
+) -> None:
+    plain, cached = backbone(name, squares), backbone(name, squares)
+    samplers = [
+        Sampler(open_set([squares]), plain.batch_spec, np.arange(36), batch=8, seed=0)
+        for _ in range(2)
+    ]
+    for part in (plain, cached):
+        part.look_at(LookSampler(looks, part.batch_spec))
+    assert cached.looks is not None
+    sources = (cached.looks.source, Source.of_set(samplers[1]))
+    cached.looks.features, samplers[1].features = (
+        cache_features(torch.nn.Linear(1, 1), cached.frozen_features, s, tmp_path, batch=32)
+        for s in sources
+    )
+    assert cached.looks.features is not None
+    assert len(list(tmp_path.iterdir())) == 2  # looks and samples, each in a folder of its own
+    first, other = plain.loss(samplers[0].batch(0)), cached.loss(samplers[1].batch(0))
+    for term, value in first.items():
+        assert float(other[term].detach()) == pytest.approx(float(value.detach()), rel=1e-4), term
 
 
 def job(squares: Path, looks: LookSet | None, out: Path, name: str, part: str) -> Job:

@@ -320,9 +320,10 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
         return found
 
     def _backbone(self) -> BackbonePart:
-        from policies.cosmos.training import present_latents
+        from policies.cosmos.training import present_latents, present_pictures
 
-        layout = self.config.layout
+        config, layout = self.config, self.config.layout
+        fixed = not config.augment and config.autoencoder_loss == 0
 
         def read(batch: Batch) -> Reading:
             given = present_latents(self, batch)
@@ -337,9 +338,10 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
             prefixes=("net.", "text."),
             spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
             read=read,
-            width=self.config.net.width,
+            width=config.net.width,
             orientation=Orientation.UPRIGHT,
-            whole=all(step.keeps_all for step in self.config.images),
+            whole=all(step.keeps_all for step in config.images),
+            frozen=(lambda batch: {"present": present_pictures(self, batch)}) if fixed else None,
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -71,11 +71,20 @@ def clean_latents(model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64]) -
     return _filled(model, batch, picture_latents(model, pictures, batch.size))
 
 
+def present_pictures(model: CosmosModel, batch: Batch) -> Tensor:
+    """The present's slots before proprioception; float32 [B, C, conditional, h, w]."""
+    pictures = _shown(model, batch, SlotKind.IMAGE, 0)
+    return model.encode_pictures(pictures, batch.size, count=model.config.layout.conditional)
+
+
 def present_latents(model: CosmosModel, batch: Batch) -> Tensor:
     """The present's slots, filled; float32 [B, C, conditional, h, w]."""
-    layout = model.config.layout
-    pictures = _shown(model, batch, SlotKind.IMAGE, 0)
-    latents = model.encode_pictures(pictures, batch.size, count=layout.conditional)
+    found = (batch.features or {}).get("present")
+    latents = (
+        present_pictures(model, batch)
+        if found is None
+        else found.to(next(model.parameters()).device)
+    )
     proprio = model.normaliser.normalise("proprio", batch.proprio_at(0))
     return model.inject(latents, SlotKind.PROPRIO, proprio)
 

@@ -364,8 +364,12 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         config = self.config
         cameras, (height, width) = len(config.cameras), config.tokens_grid
 
+        def frozen(batch: Batch) -> dict[str, Tensor]:
+            return {"present": self.vae.encode(batch_video(self, batch, (0,)))}
+
         def read(batch: Batch) -> Reading:
-            first = self.vae.encode(batch_video(self, batch, (0,))).to(self.dtype)
+            found = batch.features or frozen(batch)
+            first = found["present"].to(self.device, self.dtype)
             context = self.context_tokens(batch.instruction, batch.proprio_at(0))
             times = torch.zeros(batch.size, 1, dtype=self.dtype, device=self.device)
             stream = self.video.stream(first, times, self.video.context(context))
@@ -383,6 +387,7 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
             width=config.video.hidden,
             orientation=config.orientation,
             whole=config.images.keeps_all and width % cameras == 0,
+            frozen=frozen,
         )
         return {"tokenizer": VaePart(self), "backbone": backbone}
 

@@ -47,7 +47,7 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
         raise nearest(preset, PRESETS, kind="preset of fastwam")
     video_weight = 0.0 if variant == "no_video_cotrain" else 1.0
     if preset == "tiny":
-        shared = {"heads": 4, "head_dim": 16, "layers": 3, "text_dim": 32, "freq_dim": 64}
+        shared = {"heads": 4, "head_dim": 16, "layers": 4, "text_dim": 32, "freq_dim": 64}
         return FastWamConfig(
             variant=variant,
             preset=preset,

@@ -147,6 +147,9 @@ def targets(point: Tensor, ahead: Tensor, grid: tuple[int, int]) -> tuple[Tensor
 class BackbonePart:
     """Some modules of a model as a learner; see `policies.training.trainable.Part`.
 
+    Attributes:
+        looks: What it learns to point in, or None.
+
     Args:
         model: The owner, with statistics.
         prefixes: Of the modules' keys in its state dict.
@@ -155,6 +158,8 @@ class BackbonePart:
         width: Of what is read.
         orientation: Which way up the model sees pictures.
         whole: Whether it sees all of each picture, every camera in tokens of its own.
+        frozen: batch -> what frozen parts give for it, which `read` then finds in
+            `Batch.features`; None where nothing stands before the modules.
     """
 
     def __init__(
@@ -167,7 +172,9 @@ class BackbonePart:
         width: int,
         orientation: Orientation,
         whole: bool,
+        frozen: Callable[[Batch], Mapping[str, Tensor]] | None = None,
     ) -> None:
+        self.frozen_features = frozen
         assert spec.proprio is not None
         self.prefixes = prefixes
         self._model: Any = model
@@ -176,7 +183,7 @@ class BackbonePart:
         self._dims = spec.proprio.dim, spec.horizon * spec.action.dim
         self._heads: dict[str, nn.Module] = {}
         self._head = self._own("head", lambda: Head(width, sum(self._dims)))
-        self._looks: LookSampler | None = None
+        self.looks: LookSampler | None = None
         self._pointer: Pointer | None = None
 
     def look_at(self, looks: LookSampler) -> None:
@@ -191,7 +198,7 @@ class BackbonePart:
                 "looks are for models that see the whole of each camera's picture, and this one "
                 "crops or pads it, or has tokens that two cameras share. Leave out --looks."
             )
-        self._looks = looks
+        self.looks = looks
         cameras, things = len(self._spec.cameras), looks.things
         self._pointer = self._own("pointer", lambda: Pointer(self._width, cameras, things))
 
@@ -242,9 +249,9 @@ class BackbonePart:
         error, actions = self._errors(batch)
         terms = {"keyframe": error.mean(), "actions": actions}
         total = terms["keyframe"] + terms["actions"]
-        if self._looks is not None:
+        if self.looks is not None:
             assert batch.seed is not None
-            sight = self._looks.draw(batch.seed.tolist(), held_out=not self._model.training)
+            sight = self.looks.draw(batch.seed.tolist(), held_out=not self._model.training)
             looked = self._looked(sight)[0]
             terms |= looked
             weights = {"place": PLACE_WEIGHT}
@@ -264,8 +271,8 @@ class BackbonePart:
         found = torch.cat([self._errors(b)[0] for b in batches]).mean(0)
         scale = self._deviation("proprio", self._dims[0])
         quality = {f"keyframe_{i}": float(x) for i, x in enumerate(found * scale)}
-        if self._looks is not None:
-            sights = self._looks.measuring(MEASURED_SIZE, MEASURED)
+        if self.looks is not None:
+            sights = self.looks.measuring(MEASURED_SIZE, MEASURED)
             seen = [self._looked(s)[1] for s in sights]
             for name in ("look_place", "look_point"):
                 quality[name] = float(torch.cat([s[name] for s in seen]).mean())
@@ -281,7 +288,7 @@ class BackbonePart:
             tokens; "dense", whether each thing's middle is in each token. And for each look
             "look_place" [B] in metres and "look_point" [B], the share of cameras.
         """
-        assert self._looks is not None
+        assert self.looks is not None
         assert self._pointer is not None
         pointer, device = self._pointer, next(self._head.parameters()).device
         reading = self._read(sight.batch)
@@ -299,7 +306,7 @@ class BackbonePart:
         inside = (cell < tokens).float()
         held = F.one_hot(cells, tokens + 1)[..., :tokens].transpose(2, 3).float()
         rare = held.new_tensor(RARE_WEIGHT)
-        spread = torch.from_numpy(self._looks.spread).float().to(device)
+        spread = torch.from_numpy(self.looks.spread).float().to(device)
         error = pointer.place(reading.out.float()) - sight.place.to(device) / spread
         terms = {
             "place": error.abs().mean(),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from policies.batch import Batch, BatchSpec
 from policies.checkpoint import WEIGHTS, CheckpointMismatch
 from policies.training.backbone import BackbonePart
 from policies.training.config import TrainConfig
-from policies.training.features import cache_features
+from policies.training.features import Source, cache_features
 from policies.training.looks import LookSampler
 from policies.training.loop import Events, Trainer
 from policies.training.sampling import Sampler, split
@@ -107,13 +108,16 @@ def train(job: Job, events: Events | None = None) -> Path:
             job.demonstrations, spec, held_out, batch=config.batch, seed=config.seed + 1
         )
     document = _describe(job)
-    if part is None:
-        features = cache_features(
-            model, sampler, job.cache, batch=config.batch, progress=events.features
-        )
-        for one in (sampler, validation):
-            if one is not None:
-                one.features = features
+    cached = partial(
+        cache_features, model, getattr(part or model, "frozen_features", None),
+        cache=job.cache, batch=config.batch, progress=events.features,
+    )  # fmt: skip
+    features = cached(Source.of_set(sampler))
+    for one in (sampler, validation):
+        if one is not None:
+            one.features = features
+    if isinstance(part, BackbonePart) and part.looks is not None:
+        part.looks.features = cached(part.looks.source)
     model.train()
     trainer = Trainer(
         model=model,

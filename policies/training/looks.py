@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from policies.batch import Batch, BatchSpec
+from policies.training.features import FeatureCache, Source
 from policies.training.reconstruction import SPREAD_FLOOR
 from wamsim.looks import LookSet
 
@@ -56,10 +57,12 @@ class LookSampler:
         learn, held_out: Rows; whole scenes are held out, by trial number. Where there are too
             few trials for that, both are all of them.
         spread: float64 [3], standard deviation of the places that are learnt, metres.
+        features: What frozen parts give for every look, or None.
     """
 
     def __init__(self, looks: LookSet, spec: BatchSpec) -> None:
         self.looks, self.spec = looks, spec
+        self.features: FeatureCache | None = None
         kept = looks.trial % HOLD_OUT_EVERY == 0
         every = np.arange(len(looks))
         parted = bool(kept.any()) and not bool(kept.all())
@@ -67,6 +70,16 @@ class LookSampler:
         away = looks.place[self.learn] - looks.hand[self.learn, None]
         known = away[looks.known[self.learn]].astype(np.float64)
         self.spread = known.std(0) + SPREAD_FLOOR
+
+    @property
+    def source(self) -> Source:
+        """All looks, to compute features of; what is asked for plays no part in them."""
+        first = self.looks.known.argmax(1)
+        return Source(
+            make=lambda rows: self.make(rows, first[rows]).batch,
+            count=len(self.looks),
+            identity=(self.looks.hash(), repr(self.spec.cameras)),
+        )
 
     @property
     def things(self) -> int:
@@ -116,6 +129,7 @@ class LookSampler:
             steps_left=torch.zeros(size, dtype=torch.int64),
             episode=torch.zeros(size, dtype=torch.int64),
             step=torch.zeros(size, dtype=torch.int64),
+            features=None if self.features is None else self.features.of(rows),
         )
         return Sight(
             batch=batch,
