@@ -179,7 +179,7 @@ def test_list_suites(wamsim: Callable[..., Done]) -> None:
     assert done.code == 0
     first = {row[0]: row[1] for row in done.rows() if row}
     assert first["libero_90-v1"] == "90"
-    assert first["tabletop_object-v1"] == "5"
+    assert first["tabletop_object-v2"] == "5"
     assert "libero = libero_spatial libero_object libero_goal libero_10" in done.out
 
 
@@ -210,7 +210,7 @@ def test_list_options_of_the_suites_that_have_some(wamsim: Callable[..., Done]) 
 
 def test_list_policies_and_protocols(wamsim: Callable[..., Done]) -> None:
     policies = {row[0] for row in wamsim("list", "policies").rows() if row}
-    assert {"oracle", "random", "hold", "replay"} <= policies
+    assert {"oracle", "practice", "random", "hold", "replay"} <= policies
     assert "openvla" in wamsim("list", "protocols").out
     assert wamsim("list", "world-models").code == 0
 
@@ -347,7 +347,7 @@ def test_compare_pairs_episodes(wamsim: Callable[..., Done], run: Path) -> None:
     done = wamsim("compare", run, run, "--format", "csv")
     assert done.code == 0
     (row,) = csv.DictReader(io.StringIO(done.out))
-    assert (row["suite"], row["pairs"], row["neither"]) == ("tabletop_object-v1", "4", "4")
+    assert (row["suite"], row["pairs"], row["neither"]) == ("tabletop_object-v2", "4", "4")
     assert float(row["p"]) == 1.0
 
 

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.sim
 def every(*, variants: bool) -> list[str]:
     out: list[str] = []
     for name in registry.policy_names():
-        if name == "replay":  # needs a recorded run: tests/test_simple_policies.py
-            continue
+        if name in ("replay", "practice"):  # a run or a learner must be named
+            continue  # tests/test_scripted_policies.py, tests/test_practice.py
         known = registry.family(name).variants
         out += [f"{name}:{v}" for v in known] if variants and known else [name]
     return out

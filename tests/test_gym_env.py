@@ -82,7 +82,7 @@ def test_registering_again_changes_nothing() -> None:
 def test_importing_wamsim_registers_and_imports_no_simulator() -> None:
     code = (
         "import sys, gymnasium, wamsim\n"
-        "assert 'wamsim/tabletop_goal-0-v1' in gymnasium.registry\n"
+        "assert 'wamsim/tabletop_goal-0-v2' in gymnasium.registry\n"
         "heavy = ('mujoco', 'robosuite', 'libero', 'numba', 'torch')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -334,7 +334,9 @@ def test_a_batch_that_does_not_fit_leaves_the_others() -> None:
 def test_names() -> None:
     every = [c.name for c in chosen([])]
     assert {"fastwam:idm", "cosmos:planning", "flow_hwm:base"} <= set(every)
-    assert not {"oracle", "random", "hold", "replay"} & {n.partition(":")[0] for n in every}
+    assert not {"oracle", "practice", "random", "hold", "replay"} & {
+        n.partition(":")[0] for n in every
+    }
     assert [c.name for c in chosen(["fastwam", "fastwam:fastwam", "flow_hwm"])] == [
         "fastwam:fastwam", "flow_hwm:base",
     ]  # fmt: skip

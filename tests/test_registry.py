@@ -85,7 +85,7 @@ def test_known_names_are_listed_in_order() -> None:
     suites, policies = registry.suite_names(), registry.policy_names()
     assert list(suites) == sorted(suites)
     assert {"libero_object", "libero_90", "tabletop_object", "tabletop_long"} <= set(suites)
-    assert {"oracle", "random", "hold", "replay"} <= set(policies)
+    assert {"oracle", "practice", "random", "hold", "replay"} <= set(policies)
 
 
 def test_listing_names_imports_none_of_them() -> None:

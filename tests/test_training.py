@@ -18,6 +18,7 @@ from policies.training import augmentation
 from policies.training.config import TrainConfig
 from policies.training.job import ABOUT, Job, train
 from policies.training.loop import Events, Trainer
+from policies.training.reconstruction import picture_error
 from policies.training.sampling import Sampler, split
 from policies.training.statistics import statistics_of
 from policies.training.trainable import NotTrainable
@@ -426,6 +427,13 @@ def test_a_tokenizer_is_adopted_by_another_variant_and_left_alone(
             assert torch.equal(first[name], second[name]), name
             moved |= not torch.equal(first[name], value)
     assert moved
+
+
+def test_a_picture_that_is_half_a_unit_off() -> None:
+    real = torch.linspace(-1, 0, 12).reshape(1, 3, 1, 2, 2)
+    # 4 * 0.25 and a quarter of 0.5
+    assert float(picture_error(real + 0.5, real)) == pytest.approx(1.125)
+    assert float(picture_error(real, real)) == 0.0
 
 
 @pytest.mark.parametrize("variant", ["fastwam", "no_video_cotrain"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from policies.batch import Batch, BatchSpec
 from policies.cosmos.codec import REPEATS
 from policies.cosmos.layout import SlotKind
-from policies.training.reconstruction import Quality, vae_terms, weighted_error
+from policies.training.reconstruction import Quality, picture_error, vae_terms
 
 if TYPE_CHECKING:
     from policies.cosmos.model import CosmosModel
@@ -49,13 +49,13 @@ class CodecPart:
         return self._model.codec.parameters()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms: "reconstruction" (`weighted_error`), "kl" in nats a number, "total"."""
+        """Terms: "reconstruction" (`picture_error`), "kl" in nats a number, "total"."""
         codec, pictures = self._model.codec, self._pictures(batch)
         future = batch.seed is None or int(batch.seed.sum()) % WHOLE == 0
         video, places = self._clip(pictures, batch.size, future=future)
         posterior = codec.posterior(video)
         found = cast(Any, codec.vae.decode(posterior.sample())).sample
-        errors = [weighted_error(_slot(found, k), _slot(video, k)) for k in places]
+        errors = [picture_error(_slot(found, k), _slot(video, k)) for k in places]
         return vae_terms(torch.stack(errors).mean(), posterior)
 
     def after_step(self) -> None:

@@ -56,7 +56,7 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
             action=ExpertConfig(hidden=80, ffn=192, **shared),
             vae=VaeConfig(
                 # three levels: 16 x 16 pixels of a 64-pixel picture are too much for one latent
-                base_dim=8, decoder_base_dim=8, z_dim=16, dim_mult=(1, 2, 2), res_blocks=1
+                base_dim=8, decoder_base_dim=8, z_dim=24, dim_mult=(1, 4, 4), res_blocks=1
             ),
             text=TextConfig(
                 vocab=4096, dim=32, key_dim=16, ffn=64, layers=1, heads=2,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from policies.batch import Batch, BatchSpec
 from policies.fastwam.config import TEMPORAL
-from policies.training.reconstruction import Quality, vae_terms, weighted_error
+from policies.training.reconstruction import Quality, picture_error, vae_terms
 
 if TYPE_CHECKING:
     from policies.fastwam.model import FastWam
@@ -48,7 +48,7 @@ class VaePart:
         return self._model.vae.parameters()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms: "reconstruction" (`weighted_error`), "kl" in nats a number, "total".
+        """Terms: "reconstruction" (`picture_error`), "kl" in nats a number, "total".
 
         Each is the mean of what all samples' first frames and some samples' clips give.
         """
@@ -62,7 +62,7 @@ class VaePart:
     def _terms(self, video: Tensor) -> dict[str, Tensor]:
         posterior = cast(Any, self._model.vae.wan.encode(video)).latent_dist
         found = cast(Any, self._model.vae.wan.decode(posterior.sample())).sample
-        return vae_terms(weighted_error(found, video), posterior)
+        return vae_terms(picture_error(found, video), posterior)
 
     def after_step(self) -> None:
         """Nothing."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from policies.batch import Batch, BatchSpec
 from policies.checkpoint import CheckpointMismatch, local_folder
 from policies.flow_hwm.config import FlowHWMConfig
-from policies.training.reconstruction import Quality, channel_scale, vae_terms, weighted_error
+from policies.training.reconstruction import Quality, channel_scale, picture_error, vae_terms
 
 if TYPE_CHECKING:
     from policies.flow_hwm.model import FlowHWM
@@ -131,10 +131,10 @@ class WanPart:
         return self._wan.parameters()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms: "reconstruction" (`weighted_error`), "kl" in nats a number, "total"."""
+        """Terms: "reconstruction" (`picture_error`), "kl" in nats a number, "total"."""
         pixels = self._pixels(batch)
         posterior = self._wan.posterior(pixels)
-        error = weighted_error(self._wan.draw(posterior.sample()), pixels)
+        error = picture_error(self._wan.draw(posterior.sample()), pixels)
         return vae_terms(error, posterior)
 
     def after_step(self) -> None:

@@ -8,27 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# In a robot's video most pixels stay; what moves, and where it stands out, is what matters.
-# Chosen by eye on tabletop frames: without it small things vanish.
-DETAIL_WEIGHT = 4.0
+# Of the mean absolute error, beside four times the mean square (which is the square in units
+# of the picture's range). Squares keep the colours of small things, which a median drops:
+# absolute errors alone, even weighted by how much a pixel stands out, drew tabletop's red
+# ketchup brown, at 21.1 dB after 200 steps of 8, where these gave 22.0 (DECISIONS 44).
+ABSOLUTE_WEIGHT = 0.25
 # Rombach et al. 2022 (arXiv:2112.10752), section 3.1: a slight penalty towards the unit normal
 KL_WEIGHT = 1e-6
 SPREAD_FLOOR = 1e-3  # of a latent channel that never changes
 
 
-def weighted_error(found: Tensor, real: Tensor) -> Tensor:
-    """Mean absolute error, heavier where a pixel differs from its clip's mean picture.
-
-    Args:
-        found, real: [B, 3, T, H, W] in -1..1.
+def picture_error(found: Tensor, real: Tensor) -> Tensor:
+    """Score drawn pictures, both of one shape in -1..1.
 
     Returns:
-        A scalar: mean of |found - real| (1 + DETAIL_WEIGHT d), where d in 0..1 is how far
-        the real pixel lies from the mean over the batch, capped.
+        A scalar: 4 mean (found - real)^2 + ABSOLUTE_WEIGHT mean |found - real|.
     """
-    typical = real.mean(dim=(0, 2), keepdim=True)
-    detail = (real - typical).abs().mean(dim=1, keepdim=True).clamp_max(1.0)
-    return ((found - real).abs() * (1.0 + DETAIL_WEIGHT * detail)).mean()
+    away = found - real
+    return 4.0 * away.square().mean() + ABSOLUTE_WEIGHT * away.abs().mean()
 
 
 def vae_terms(error: Tensor, posterior: Any) -> dict[str, Tensor]:
