@@ -29,7 +29,7 @@ from policies.cosmos.tokenizer import CodecPart
 from policies.noise import noise_from_seeds
 from policies.preprocess import ImageSteps
 from policies.training.backbone import BackbonePart, Reading
-from policies.training.reconstruction import synthetic_video
+from policies.training.reconstruction import begin_narrow, synthetic_video
 from policies.training.trainable import Part
 from wamsim.conventions import Orientation
 from wamsim.errors import WamsimError
@@ -355,6 +355,7 @@ def build(config: CosmosConfig, *, init_seed: int) -> CosmosModel:
         torch.manual_seed(init_seed)
         model = CosmosModel(config).eval()
         if not config.vae.normalise:  # an untrained autoencoder, too, gives latents of unit size
+            begin_narrow(model.codec.vae)
             with torch.no_grad():
                 video = synthetic_video(4, 1 + 2 * REPEATS, config.image_size)
                 model.codec.measure_scale(model.codec.posterior(video).mean)

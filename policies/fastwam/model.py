@@ -38,7 +38,7 @@ from policies.fastwam.tokenizer import VaePart
 from policies.fastwam.vae import WanVae
 from policies.preprocess import ImageSteps
 from policies.training.backbone import BackbonePart, Reading
-from policies.training.reconstruction import synthetic_video
+from policies.training.reconstruction import begin_narrow, synthetic_video
 from policies.training.trainable import Part
 from wamsim.contracts import Frames
 
@@ -94,6 +94,7 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(seed)
             model = cls(config)
+            begin_narrow(model.vae.wan)
             if not config.vae.mean:
                 frames = len(config.frame_offsets)
                 example = synthetic_video(4, frames, config.picture_size, moments=frames)

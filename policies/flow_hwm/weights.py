@@ -28,7 +28,7 @@ from policies.flow_hwm.config import FlowHWMConfig, preset_config
 from policies.flow_hwm.model import FlowHWM, read_statistics
 from policies.flow_hwm.options import FlowHWMOptions
 from policies.flow_hwm.tokenizer import DECODER, ENCODER, CosmosTokenizer
-from policies.training.reconstruction import synthetic_video
+from policies.training.reconstruction import begin_narrow, synthetic_video
 from wamsim.errors import WamsimError
 
 # Buffers that the official modules save: zeros, and tables that follow from the sizes.
@@ -65,6 +65,7 @@ def load_or_initialise(variant: str, options: FlowHWMOptions) -> FlowHWM:
             model = FlowHWM(_wanted(variant, options))
             if model.wan is not None:  # latents of unit size, although untrained
                 config = model.config
+                begin_narrow(model.wan.vae)
                 model.wan.measure_scale(synthetic_video(4, config.frames, config.image_size))
     else:
         folder = local_folder(options.checkpoint)

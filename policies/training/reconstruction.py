@@ -15,6 +15,10 @@ from torch import Tensor
 ABSOLUTE_WEIGHT = 0.25
 # Rombach et al. 2022 (arXiv:2112.10752), section 3.1: a slight penalty towards the unit normal
 KL_WEIGHT = 1e-6
+# Log variance of an untrained posterior, less than a plain layer's: else its noise, as large as
+# the latents themselves, takes most of a short training to die away. 24.8 dB in place of 23.9
+# after 400 steps of 4 (DECISIONS 44).
+NARROW = 6.0
 SPREAD_FLOOR = 1e-3  # of a latent channel that never changes
 
 
@@ -28,6 +32,13 @@ def picture_error(found: Tensor, real: Tensor) -> Tensor:
     return 4.0 * away.square().mean() + ABSOLUTE_WEIGHT * away.abs().mean()
 
 
+@torch.no_grad()
+def begin_narrow(wan: Any) -> None:
+    """Let the posterior of an untrained AutoencoderKLWan (diffusers) begin with little noise."""
+    bias: Tensor = wan.quant_conv.bias  # means, then log variances
+    bias[len(bias) // 2 :] -= NARROW
+
+
 def vae_terms(error: Tensor, posterior: Any) -> dict[str, Tensor]:
     """Give a VAE's loss terms.
 
@@ -38,7 +49,7 @@ def vae_terms(error: Tensor, posterior: Any) -> dict[str, Tensor]:
     Returns:
         "reconstruction", "kl" in nats a number, and "total".
     """
-    kl = posterior.kl().mean() / posterior.mean[0].numel()
+    kl = posterior.kl().sum() / posterior.mean.numel()
     return {"reconstruction": error, "kl": kl, "total": error + KL_WEIGHT * kl}
 
 
