@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from policies.oracle.config import OracleConfig
 from policies.reference import with_reference
 from wamsim import registry
-from wamsim.contracts import Observation, Policy, PolicyCard, Prediction
+from wamsim.contracts import Observation, Policy, Prediction
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
 from wamsim.errors import ConventionMismatch, PolicyFault
 from wamsim.registry import PolicyChoice, PolicyFamily
@@ -60,30 +60,36 @@ class PracticeConfig:
             raise ValueError(
                 f"noise={self.noise} must be above 0: only a perturbed oracle records what it meant"
             )
-        self.oracle  # noqa: B018 - its own checks
+        self.for_oracle()  # checks the rest
 
-    @property
-    def oracle(self) -> OracleConfig:
-        """The oracle's options."""
+    def for_oracle(self) -> OracleConfig:
+        """Give the oracle's options."""
         return OracleConfig(noise=self.noise, noise_floor=self.noise_floor, ahead=self.ahead)
 
 
-@dataclass(frozen=True, kw_only=True)
+def _nothing() -> Actions:
+    return np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Memory:
     """What a row remembers.
 
     Attributes:
-        oracle, learner: Their own.
         seed: Of the episode's first query; turns follow from it.
-        queue: [n, A] actions that the learner has said and that are still to be done.
+        oracle: The oracle's own.
         led: Whether the last step was the learner's.
+        asked: How often the learner has been asked in this turn; every turn it begins afresh.
+        learner: The learner's own.
+        queue: [n, A] actions that the learner has said and that are still to be done.
     """
 
-    oracle: Any
-    learner: Any
     seed: int
-    queue: Actions
-    led: bool
+    oracle: Any = None
+    led: bool = False
+    asked: int = 0
+    learner: Any = None
+    queue: Actions = field(default_factory=_nothing)
 
 
 class Practice:
@@ -101,7 +107,7 @@ class Practice:
         from policies.oracle.policy import Oracle  # heavy: MuJoCo
 
         self._config, self._learner = config, learner
-        self._oracle = Oracle(config.oracle)
+        self._oracle = Oracle(config.for_oracle())
         self.model = getattr(learner, "model", None)  # whose weights a run names
         card = learner.card
         if card.action != DELTA_EEF_GRIPPER_CLOSE_POSITIVE:
@@ -144,10 +150,8 @@ class Practice:
         for row, state in enumerate(obs.state):
             if state is None or not obs.valid[row]:
                 continue
-            before, step = (
-                obs.memory[row] or _begin(int(obs.seed[row]), self.card),
-                int(obs.step[row]),
-            )
+            before = obs.memory[row] or Memory(seed=int(obs.seed[row]))
+            step = int(obs.step[row])
             try:
                 actions[row], intended[row], after, busy = self._oracle.watch(
                     state, before.oracle, before.seed, step, strayed=before.led
@@ -155,10 +159,10 @@ class Practice:
             except PolicyFault as fault:
                 faults[row] = str(fault)
                 continue
-            leads = not busy and leads_at(before.seed, step, self._config.share)
-            memory[row] = dataclasses.replace(
-                before, oracle=after, led=leads, queue=before.queue if leads else before.queue[:0]
-            )
+            if not busy and leads_at(before.seed, step, self._config.share):
+                memory[row] = dataclasses.replace(before, oracle=after, led=True)
+            else:
+                memory[row] = Memory(seed=before.seed, oracle=after)
         seconds = {"watch": time.perf_counter() - began}
         self._ask(obs, memory)
         for row, own in enumerate(memory):
@@ -175,11 +179,11 @@ class Practice:
         asks = [m is not None and m.led and not len(m.queue) for m in memory]
         if not any(asks):
             return
-        own = [m.learner if m is not None else None for m in memory]
         said = self._learner.act(
             dataclasses.replace(
-                obs, state=None, memory=own, imagine=False, valid=np.array(asks),
-                first=np.array([m is None for m in own]),
+                obs, state=None, imagine=False, valid=np.array(asks),
+                memory=[m and m.learner for m in memory],
+                first=np.array([m is None or m.asked == 0 for m in memory]),
             )
         )  # fmt: skip
         later: Sequence[Any] = said.memory or [None] * obs.batch
@@ -187,12 +191,9 @@ class Practice:
             one = memory[row]
             if asked and one is not None:
                 chunk = np.asarray(said.actions[row, : self._learner.card.execute], np.float32)
-                memory[row] = dataclasses.replace(one, queue=chunk, learner=later[row])
-
-
-def _begin(seed: int, card: PolicyCard) -> Memory:
-    none = np.zeros((0, card.action.dim), np.float32)
-    return Memory(oracle=None, learner=None, seed=seed, queue=none, led=False)
+                memory[row] = dataclasses.replace(
+                    one, queue=chunk, learner=later[row], asked=one.asked + 1
+                )
 
 
 def leads_at(seed: int, step: int, share: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,14 @@ from policies.oracle.view import View
 from policies.practice import TURN_EVERY, Practice, PracticeConfig, leads_at
 from policies.simple import HOLD
 from wamsim import registry
-from wamsim.contracts import EpisodeKey, Outcome, PrivilegedState, Task
+from wamsim.contracts import (
+    EpisodeKey,
+    Observation,
+    Outcome,
+    Prediction,
+    PrivilegedState,
+    Task,
+)
 from wamsim.conventions import ACTIONS, DELTA_EEF_GRIPPER_CLOSE_POSITIVE
 from wamsim.episode import Episode, episode_path, read_episode
 from wamsim.errors import ConventionMismatch, UnknownName
@@ -103,6 +111,45 @@ def test_the_oracle_says_what_it_would_do_while_the_learner_drives(
     beside = practise(tmp_path / "two", scene_cache_dir, slots=2)
     for name in ("actions", "intended", "states"):
         assert np.array_equal(beside.arrays[name], episode.arrays[name])
+
+
+class Counter:
+    """Stands still for three steps at a time, and counts how often it was asked in a row."""
+
+    def __init__(self) -> None:
+        self.card = HOLD.make("", HOLD.config(horizon=4, execute=3)).card
+        self.asked: list[tuple[int, bool, Any]] = []
+
+    def act(self, obs: Observation) -> Prediction:
+        assert obs.state is None  # what only the oracle sees
+        assert not obs.imagine
+        self.asked.append((int(obs.step[0]), bool(obs.first[0]), obs.memory[0]))
+        return Prediction(
+            actions=np.zeros((obs.batch, 4, 7), np.float32), memory=[(obs.memory[0] or 0) + 1]
+        )
+
+
+@pytest.mark.sim
+def test_a_learner_begins_every_turn_afresh(tmp_path: Path, scene_cache_dir: Path) -> None:
+    learner = Counter()
+    config = EvalConfig(
+        policy=registry.choose_policy("practice", {"learner": "hold"}), suites=("tabletop_object",)
+    )
+    evaluate(
+        config, out=tmp_path / "run", episodes=1, first=301, tasks=[CAN],
+        resources=Resources(workers=1, slots=1, cache_dir=scene_cache_dir),
+        policy=Practice(learner, PracticeConfig(learner="hold")),
+    )  # fmt: skip
+    turns = 0
+    for number, (step, first, memory) in enumerate(learner.asked):
+        turns += first
+        if first:
+            assert memory is None
+        else:  # as long as it leads: every third step, with what it gave last
+            assert memory == (learner.asked[number - 1][2] or 0) + 1
+            assert step == learner.asked[number - 1][0] + 3
+    assert turns >= 2
+    assert len(learner.asked) > 2 * turns
 
 
 # ----------------------------------------------------------------- what it says, near a thing
