@@ -234,7 +234,7 @@ def test_eval_writes_a_file_for_every_episode(run: Path) -> None:
     assert {r.policy for r in found} == {"random"}
     assert {(r.outcome, r.steps) for r in found} == {(Outcome.FAILURE, 240)}
     info = read_run(run)
-    assert info.config["suites"] == {"tabletop_object": 1}
+    assert info.config["suites"] == {"tabletop_object": 2}
     assert info.config["policy"]["options"]["horizon"] == 8
     assert info.planned == {r.key for r in found}
     assert len(info.provenances) == 1

@@ -106,7 +106,7 @@ def test_it_runs(name: str, label: str, tmp_path: Path, scene_cache_dir: Path) -
         one_eyed = name.startswith("smolvla_world")
         assert spec.cameras == (case.cameras[:1] if one_eyed else case.cameras)
         if name.startswith("fastwam"):
-            assert spec.latent_shape == (16, 8, 8 * len(case.cameras))
+            assert spec.latent_shape == (24, 8, 8 * len(case.cameras))
         if name.startswith("cosmos"):
             assert spec.latent_shape == (len(case.cameras), 16, 8, 8)
     (episode,) = run(

@@ -150,7 +150,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # Without measured latents: those of a published VAE come with the configuration.
     def small(preset: str, variant: str):
-        vae = dataclasses.replace(tiny().vae, mean=(0.1,) * 16, std=(0.5,) * 16)
+        vae = dataclasses.replace(tiny().vae, mean=(0.1,) * 24, std=(0.5,) * 24)
         return tiny(variant, vae=vae, preset=preset)
 
     monkeypatch.setattr("policies.fastwam.build.preset_config", small)
@@ -171,7 +171,7 @@ def test_fastwams_checkpoints_load(tmp_path: Path, variant: str, own: bool) -> N
     policy = FAMILY.make(variant, options)
     assert isinstance(policy, FastWamPolicy)
     same(policy, model)
-    assert policy.model.vae.mean.tolist() == pytest.approx([0.1] * 16)
+    assert policy.model.vae.mean.tolist() == pytest.approx([0.1] * 24)
     assert policy.model.statistics.get("action", "max", 7).tolist() == [2.0] * 7
     assert np.isfinite(policy.act(observation(2)).actions).all()
     assert "FastWAM" in policy.card.notes
@@ -233,7 +233,7 @@ def _square_config():
     """A tiny model whose video width is its attention width, as in Wan."""
     expert = dataclasses.replace(tiny().video, hidden=64)
     return tiny(
-        video=expert, vae=dataclasses.replace(tiny().vae, mean=(0.1,) * 16, std=(0.5,) * 16)
+        video=expert, vae=dataclasses.replace(tiny().vae, mean=(0.1,) * 24, std=(0.5,) * 24)
     )
 
 
