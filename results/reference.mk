@@ -18,10 +18,11 @@ LEARN    := --data $(DEMOS) --data $(PRACTICE) --device $(DEVICE)
 # Families whose backbone learns to look before actions are learnt; variants share it.
 BACKBONES := smolvla_world fastwam cosmos
 
-# Every n-th env step is a sample. Latents of videos are computed once for every sample, which
-# takes a quarter of an hour of a core for 19,000 of fastwam's.
-EVERY_fastwam := 4
-EVERY_cosmos  := 4
+# Every n-th env step is a sample, of 120,000. Latents of videos are computed once for every
+# sample, which takes a quarter of an hour of a core for 20,000 of fastwam's.
+EVERY         := 4
+EVERY_fastwam := 6
+EVERY_cosmos  := 6
 
 FASTWAM    := fastwam joint idm no_video_cotrain
 COSMOS     := direct
@@ -57,7 +58,7 @@ reference-demonstrations: install
 # Where a first learner gets to, with what the oracle would do there: all models learn from it.
 # It learns from demonstrations alone, on the backbone that its family's variants share.
 $(WORK)/first/checkpoint/config.json: $(WORK)/backbone-smolvla_world/checkpoint/config.json
-	$(WAMSIM) train -p smolvla_world:late_gated_xattn $(FIRST) --every 2 --out $(WORK)/first \
+	$(WAMSIM) train -p smolvla_world:late_gated_xattn $(FIRST) --every $(EVERY) --out $(WORK)/first \
 	  --steps $(STEPS) --batch $(BATCH) --backbone $(WORK)/backbone-smolvla_world/checkpoint \
 	  --tokenizer $(WORK)/tokenizer-smolvla_world/checkpoint
 
@@ -67,23 +68,23 @@ reference-practice: $(WORK)/first/checkpoint/config.json
 
 # Tokenizers learn first.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
-	$(WAMSIM) train -p $* --part tokenizer $(FIRST) --every 2 --out $(WORK)/tokenizer-$* $(TOKENIZER_$*)
+	$(WAMSIM) train -p $* --part tokenizer $(FIRST) --every $(EVERY) --out $(WORK)/tokenizer-$* $(TOKENIZER_$*)
 
-TOKENIZER_fastwam       := --steps 2500 --batch 16 --lr 2e-3
-TOKENIZER_cosmos        := --steps 2500 --batch 16 --lr 2e-3
-TOKENIZER_flow_hwm      := --steps 4000 --batch 16 --lr 2e-3
+TOKENIZER_fastwam       := --steps 2200 --batch 4 --lr 4e-3
+TOKENIZER_cosmos        := --steps 2200 --batch 4 --lr 4e-3
+TOKENIZER_flow_hwm      := --steps 2200 --batch 4 --lr 4e-3
 TOKENIZER_smolvla_world := --steps 2000 --batch 16 --lr 1e-3
 
 # Then backbones, which look through the tokenizers.
 $(BACKBONES:%=$(WORK)/backbone-%/checkpoint/config.json): $(WORK)/backbone-%/checkpoint/config.json: \
   $(WORK)/tokenizer-%/checkpoint/config.json
-	$(WAMSIM) train -p $* --part backbone --looks 13500 $(FIRST) --every 2 --out $(WORK)/backbone-$* \
+	$(WAMSIM) train -p $* --part backbone --looks 13500 $(FIRST) --every $(EVERY) --out $(WORK)/backbone-$* \
 	  --steps 4000 --batch 64 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$*/checkpoint
 
 define model
 train-$(1): reference-practice $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
   $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(call family,$(1))/checkpoint/config.json)
-	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),2) \
+	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) \
 	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
 	  $(if $(filter $(BACKBONES),$(call family,$(1))),--backbone $(WORK)/backbone-$(call family,$(1))/checkpoint) \
 	  $(if $(filter $(NO_TOKENIZER),$(1)),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
