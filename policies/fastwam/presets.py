@@ -6,6 +6,7 @@ from policies.fastwam.config import (
     PRESETS,
     ExpertConfig,
     FastWamConfig,
+    Scaling,
     TextConfig,
     VaeConfig,
 )
@@ -68,6 +69,8 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
             execute=4,
             stride=1,
             gripper=GripperSteps(binarise=True),
+            # beside noise of unit size: from least to most, most actions are a few hundredths
+            scaling=Scaling.Z_SCORE,
             # the video's error is twenty times the actions': with equal weights what the backbone
             # had learnt to see was overwritten (DECISIONS 46)
             lambda_video=0.1 * video_weight,
