@@ -11,6 +11,7 @@ from PIL import Image
 
 import wamsim
 from envs.contact_sheet import SIZE_PX, draw_sheet, familiar_camera
+from envs.registration import environment_id
 from envs.scene import SuiteOptions
 from wamsim import registry
 from wamsim.errors import UnknownName
@@ -30,7 +31,7 @@ def test_a_cell_shows_how_the_trial_begins(tmp_path: Path, scene_cache_dir: Path
     tasks = registry.suite(SUITE, options).suite.tasks
     number = next(t.index for t in tasks if t.name == TASK)
     env = gymnasium.make(
-        f"wamsim/{SUITE}-{number}-v1", cache=scene_cache_dir, cameras=("agentview",),
+        environment_id(SUITE, number), cache=scene_cache_dir, cameras=("agentview",),
         image_size=(SIZE_PX, SIZE_PX),
     )  # fmt: skip
     try:

@@ -110,7 +110,9 @@ def test_the_loss_is_what_the_paper_says(
             mistake = float(((0.25 - (noise_v - clean)[row, :, k]) ** 2).mean())
             video += _weight(sigma) * mistake / len(valid) / 3
     assert float(losses["video"]) == pytest.approx(video, rel=1e-4)
-    assert float(losses["total"]) == pytest.approx(video + action, rel=1e-4)
+    assert float(losses["total"]) == pytest.approx(
+        model.config.lambda_video * video + action, rel=1e-4
+    )
 
 
 def test_idm_noises_half_of_its_copies(monkeypatch: pytest.MonkeyPatch) -> None:

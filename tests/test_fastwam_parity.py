@@ -25,7 +25,7 @@ from policies.fastwam.text import TextEncoder
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_tiny_preset_is_tiny(variant: str) -> None:
-    assert count_parameters(drawn(variant)) < 1_500_000
+    assert count_parameters(drawn(variant)) < 2_000_000
 
 
 def test_published_parameter_counts() -> None:

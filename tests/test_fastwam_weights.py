@@ -32,8 +32,8 @@ def test_saving_and_loading_changes_nothing(tmp_path: Path, variant: str) -> Non
     model.set_statistics(
         Statistics(
             {
-                "action": {"min": torch.full((7,), -0.5), "max": torch.full((7,), 2.0)},
-                "proprio": {"min": torch.full((8,), -1.5), "max": torch.full((8,), 1.0)},
+                "action": {"mean": torch.full((7,), -0.5), "std": torch.full((7,), 2.0)},
+                "proprio": {"mean": torch.full((8,), -1.5), "std": torch.full((8,), 1.5)},
             }
         )
     )
@@ -122,7 +122,7 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         FAMILY.make("fastwam", FastWamOptions(statistics=str(path)))
     with pytest.raises(CheckpointMismatch, match="dataset_stats"):
         weights.statistics_beside(tmp_path / "elsewhere" / "model.pt")
-    write_statistics(path)
+    write_statistics(path)  # means 0, standard deviations 1
     policy = FAMILY.make("fastwam", FastWamOptions(statistics=str(path)))
     assert isinstance(policy, FastWamPolicy)
-    assert float(policy.model.action_scale.backward(torch.ones(7))[0]) == pytest.approx(2.0)
+    assert float(policy.model.action_scale.backward(torch.ones(7))[0]) == pytest.approx(1.0)
