@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from policies.oracle.config import OracleConfig
 from policies.reference import with_reference
 from wamsim import registry
-from wamsim.contracts import Observation, Policy, Prediction
+from wamsim.contracts import Observation, Policy, Prediction, PrivilegedState
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE
-from wamsim.errors import ConventionMismatch, PolicyFault
+from wamsim.errors import ConventionMismatch
 from wamsim.registry import PolicyChoice, PolicyFamily
 from wamsim.seeding import generator
 
@@ -33,6 +33,7 @@ from wamsim.seeding import generator
 TURN_EVERY, TURN_SHORTEST, TURN_LONGEST = 60, 12, 48  # steps
 
 Actions = NDArray[np.float32]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,43 +137,29 @@ class Practice:
         Raises:
             PolicyFault: No privileged state.
         """
-        began = time.perf_counter()
-        if obs.state is None:
-            raise PolicyFault(
-                "practice needs privileged state, and the observation has none. "
-                "Let the harness fill Observation.state (PolicyCard.privileged)."
-            )
-        hold = np.asarray(self.card.action.hold, np.float32)
-        actions = np.tile(hold, (obs.batch, 1, 1))
-        intended = np.tile(hold, (obs.batch, self._config.ahead, 1))
-        memory: list[Memory | None] = [None] * obs.batch
-        faults: dict[int, str] = {}
-        for row, state in enumerate(obs.state):
-            if state is None or not obs.valid[row]:
-                continue
-            before = obs.memory[row] or Memory(seed=int(obs.seed[row]))
-            step = int(obs.step[row])
-            try:
-                actions[row], intended[row], after, busy = self._oracle.watch(
-                    state, before.oracle, before.seed, step, strayed=before.led
-                )
-            except PolicyFault as fault:
-                faults[row] = str(fault)
-                continue
-            if not busy and leads_at(before.seed, step, self._config.share):
-                memory[row] = dataclasses.replace(before, oracle=after, led=True)
-            else:
-                memory[row] = Memory(seed=before.seed, oracle=after)
-        seconds = {"watch": time.perf_counter() - began}
+        from policies.oracle.rows import answer  # heavy: MuJoCo
+
+        found = answer(obs, self.card, self._config.for_oracle(), self._row)
+        assert found.memory is not None
+        began, actions, memory = time.perf_counter(), found.actions, list(found.memory)
         self._ask(obs, memory)
         for row, own in enumerate(memory):
             if own is not None and own.led:
                 actions[row, 0] = own.queue[0]
                 memory[row] = dataclasses.replace(own, queue=own.queue[1:])
-        seconds["learner"] = time.perf_counter() - began - seconds["watch"]
-        return Prediction(
-            actions=actions, intended=intended, memory=memory, timings=seconds, faults=faults
+        seconds = {**found.timings, "learner": time.perf_counter() - began}
+        return dataclasses.replace(found, memory=memory, timings=seconds)
+
+    def _row(
+        self, state: PrivilegedState, memory: Memory | None, seed: int, step: int
+    ) -> tuple[Array, Array, Memory]:
+        before = memory or Memory(seed=seed)
+        actions, meant, after, busy = self._oracle.watch(
+            state, before.oracle, before.seed, step, strayed=before.led
         )
+        if not busy and leads_at(before.seed, step, self._config.share):
+            return actions, meant, dataclasses.replace(before, oracle=after, led=True)
+        return actions, meant, Memory(seed=before.seed, oracle=after)
 
     def _ask(self, obs: Observation, memory: list[Memory | None]) -> None:
         """Let the learner say the next actions of those rows where it leads and has none left."""
