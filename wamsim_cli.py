@@ -262,6 +262,10 @@ def train_command(
     batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 64,
     accumulate: Annotated[int, typer.Option(min=1, help="Parts of a batch, to save memory.")] = 1,
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
+    taken_lr: Annotated[
+        float,
+        typer.Option(min=0.0, help="Of what --backbone and --tokenizer brought, share of --lr."),
+    ] = 1.0,
     warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 200,
     ema: Annotated[float, typer.Option(min=0.0, help="Decay of the averaged weights.")] = 0.999,
     seed: Annotated[int, typer.Option(help="Of order, noise and untrained weights.")] = 0,
@@ -332,8 +336,9 @@ def train_command(
     choice, learner = registry.make_learner(policy, _options(set_ or []), defaults=defaults)
     try:
         config = TrainConfig(
-            steps=steps, batch=batch, accumulate=accumulate, lr=lr, warmup=warmup, ema=ema,
-            seed=seed, validate_every=validate_every, threads=threads, shift=shift,
+            steps=steps, batch=batch, accumulate=accumulate, lr=lr, taken_lr=taken_lr,
+            warmup=warmup, ema=ema, seed=seed, validate_every=validate_every, threads=threads,
+            shift=shift,
         )  # fmt: skip
     except ValueError as error:
         raise WamsimError(str(error)) from error

@@ -76,6 +76,15 @@ def test_the_card_is_kept(variant: str) -> None:
     assert (drawn.shape, drawn.dtype) == (imagined.frames.shape, np.uint8)
 
 
+def test_the_ceiling_is_drawn_after_the_present(direct_model: CosmosModel) -> None:
+    policy = CosmosPolicy(direct_model)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 2, 2, 64, 64, 3), np.uint8)
+    other = frames.copy()
+    other[:, 0] = 0  # `decode` knows no present: it takes a black one
+    np.testing.assert_array_equal(policy.redraw(other), policy.decode(policy.encode(other)))
+    assert not np.array_equal(policy.redraw(frames), policy.redraw(other))
+
+
 @pytest.mark.parametrize("layout", ["robocasa", "aloha"])
 def test_other_layouts_act(layout: str) -> None:
     m = model(layout=layout)

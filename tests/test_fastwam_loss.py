@@ -22,6 +22,7 @@ from policies.fastwam.losses import (
     VIDEO,
     VIDEO_TIME,
     training_actions,
+    video_loss,
 )
 from policies.fastwam.model import FastWam
 from policies.fastwam.normalise import Normaliser
@@ -113,6 +114,30 @@ def test_the_loss_is_what_the_paper_says(
     assert float(losses["total"]) == pytest.approx(
         model.config.lambda_video * video + action, rel=1e-4
     )
+
+
+@pytest.mark.parametrize("variant", ["fastwam", "joint", "idm"])
+def test_a_backbone_learns_the_same_video_along(variant: str) -> None:
+    """Video attends to actions in no variant, so its loss is the same where there are none."""
+    model = drawn(variant)
+    batch = training_batch(model.config, 3)
+    alone = float(video_loss(model, batch).detach())
+    assert alone == pytest.approx(float(model.loss(batch)["video"].detach()), rel=1e-4)
+    part = model.parts()["backbone"]
+    assert part.batch_spec.frame_offsets == model.config.frame_offsets
+    keyed = dataclasses.replace(batch, keyframe=batch.proprio_at(0))
+    terms = {n: float(v.detach()) for n, v in part.loss(keyed).items()}
+    assert terms["video"] == pytest.approx(alone, rel=1e-4)
+    assert terms["total"] == pytest.approx(sum(v for n, v in terms.items() if n != "total"))
+
+
+def test_a_backbone_without_video_sees_the_present_alone() -> None:
+    model = drawn("no_video_cotrain")
+    batch = training_batch(model.config, 3)
+    part = model.parts()["backbone"]
+    assert part.batch_spec.frame_offsets == (0,)
+    terms = part.loss(dataclasses.replace(batch, keyframe=batch.proprio_at(0)))
+    assert set(terms) == {"keyframe", "actions", "total"}
 
 
 def test_idm_noises_half_of_its_copies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +282,8 @@ def test_two_hundred_steps_halve_every_term(
     variant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One batch, fresh noise at every step; scored over 16 fixed draws before and after."""
-    model = FastWam.drawn(tiny(variant), seed=0)
+    weight = 0.0 if variant == "no_video_cotrain" else 1.0  # no term waits for the other
+    model = FastWam.drawn(tiny(variant, lambda_video=weight), seed=0)
     batch = training_batch(model.config)
 
     @torch.no_grad()

@@ -127,6 +127,15 @@ def test_pictures_are_drawn_in_the_light_of_the_present() -> None:
     assert policy.decode(imagined.latents).shape == exact.shape
 
 
+def test_the_ceiling_is_drawn_in_the_light_of_the_present_too() -> None:
+    policy = FastWamPolicy(drawn("joint"))
+    upright = pictures(np.random.default_rng(1), 2, 9, 2)
+    first = policy.model.vae.encode(policy.model.pixels([upright[:, :1, c] for c in range(2)]))
+    expected = policy.decode(policy.encode(upright), present=first[:, :, 0].numpy())
+    np.testing.assert_array_equal(policy.redraw(upright), expected)
+    assert not np.array_equal(policy.decode(policy.encode(upright)), expected)
+
+
 def test_only_imagined_futures_have_steps_of_their_own() -> None:
     for variant, changes in (("fastwam", True), ("joint", False)):
         model = drawn(variant, imagine_steps=0)

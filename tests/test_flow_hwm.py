@@ -92,6 +92,16 @@ def test_decode_draws_without_a_past() -> None:
     assert (found.shape, found.dtype) == ((2, 1, 32, 32, 3), np.uint8)
 
 
+def test_the_ceiling_is_drawn_with_its_past() -> None:
+    world = world_of("base")
+    frames = disc_frames(world.model.config, 2)[:, :, None]
+    with torch.no_grad():
+        whole = world.model.encode_window(torch.from_numpy(frames[:, :, 0]))
+        video = to_frames(world.model.tokenizer.decode(whole), bgr=False)
+    assert np.array_equal(world.redraw(frames), video[:, -1:].numpy())
+    assert not np.array_equal(world.redraw(frames), world.decode(world.encode(frames)))
+
+
 def test_official_fid_frame_is_the_oldest_past_one() -> None:
     given = inputs(small("base"), rows=1)
     plain, defect = world_of("base"), world_of("base", parity=("fid_frame",))

@@ -142,6 +142,23 @@ def test_real_pictures_and_the_ceiling_are_recorded_beside_imagined_ones(tmp_pat
     assert note["frame_offsets"] == [0, 2, 4]
 
 
+def test_who_redraws_has_that_as_the_ceiling(tmp_path) -> None:
+    class Redraws(Painter):
+        def redraw(self, frames: np.ndarray) -> np.ndarray:
+            return frames[:, 1:, 0]  # as they are, one camera
+
+    arrays = run(tmp_path, Redraws()).arrays
+    np.testing.assert_array_equal(arrays["ceiling_frames"], arrays["real_frames"])
+    assert arrays["ceiling_mse"][arrays["imagined_executed"]].tolist() == [0, 0, 0]
+
+    class Wrong(Painter):
+        def redraw(self, frames: np.ndarray) -> np.ndarray:
+            return frames[:, :, 0]
+
+    with pytest.raises(PolicyFault, match=r"redraw\(\) gave pictures of shape \(3, "):
+        run(tmp_path / "wrong", Wrong())
+
+
 def test_what_was_recorded_is_what_is_read(tmp_path) -> None:
     arrays = run(tmp_path, Painter()).arrays
     (imaginer,) = read_imagination(tmp_path / "run").imaginers

@@ -429,6 +429,26 @@ def test_a_tokenizer_is_adopted_by_another_variant_and_left_alone(
     assert moved
 
 
+def test_what_was_taken_learns_at_its_share_of_the_rate(squares: Path, tmp_path: Path) -> None:
+    backbone = train(job(squares, tmp_path / "backbone", part="backbone"))
+    before = weights(backbone)
+    moved: dict[float, dict[str, float]] = {}
+    for share in (0.0, 0.1, 1.0):
+        # one step, whose size is AdamW's learning rate whatever the gradient; nothing decays
+        config = TrainConfig(
+            steps=1, batch=4, warmup=0, validate_every=4, taken_lr=share, ema=0.0, weight_decay=0.0
+        )
+        out = tmp_path / str(share)
+        after = weights(train(job(squares, out, config=config, taken={"backbone": backbone})))
+        moved[share] = {n: float((after[n] - v).abs().max()) for n, v in before.items()}
+    taken = [n for n in before if n.startswith("mixtures.video.") and moved[1.0][n] > 0]
+    assert len(taken) > 20
+    for name in taken:
+        assert moved[0.0][name] == 0.0, name
+        assert moved[0.1][name] == pytest.approx(0.1 * moved[1.0][name], rel=0.02), name
+    assert moved[0.0]["mixtures.action.head.weight"] > 0
+
+
 def test_a_picture_that_is_half_a_unit_off() -> None:
     real = torch.linspace(-1, 0, 12).reshape(1, 3, 1, 2, 2)
     # 4 * 0.25 and a quarter of 0.5

@@ -281,7 +281,9 @@ class Imaginer(Policy, Protocol):
     Where its pictures are not real frames with the cameras side by side (it crops or
     resizes), it also has ``pictures(frames uint8 [B, T, cams, H, W, 3])``, which gives the
     real frames at the horizons as it would draw them, uint8 [B, K, H, W, 3]; else imagined
-    pictures are not compared.
+    pictures are not compared. Where it draws a future in the light of the present, it also has
+    ``redraw``, of the same arguments: the real frames encoded and drawn in that way, which is
+    the ceiling of its pictures; else that is decode(encode(frames)).
     """
 
     def encode(self, frames: Frames) -> NDArray[Any]:

@@ -216,10 +216,15 @@ class Reality:
         mse, similarity = compare_pictures(imagined, shown, executed)
         out = {"real_frames": shown, "imagined_mse": mse, "imagined_ssim": similarity}
         if self.spec.decodes:
-            best = self._batched(cast(Imaginer, self._encoder).decode, list(real))
+            redraw = getattr(self._encoder, "redraw", None)
+            if redraw is not None:
+                best = self._batched(redraw, [cast(Frames, f.real) for f in kept])
+            else:
+                best = self._batched(cast(Imaginer, self._encoder).decode, list(real))
             if best.shape != imagined.shape:
+                what = "decode" if redraw is None else "redraw"
                 raise PolicyFault(
-                    f"{self._name!r}: decode() gave pictures of shape {best.shape[1:]}, but it "
+                    f"{self._name!r}: {what}() gave pictures of shape {best.shape[1:]}, but it "
                     f"imagined {imagined.shape[1:]}"
                 )
             mse, similarity = compare_pictures(best, shown, executed)

@@ -203,16 +203,39 @@ class CosmosPolicy:
         Returns:
             float32 [B, 1, cams, C, h, w].
         """
+        future = self._real_future(frames, self._seen(frames))
+        return to_numpy(future)[:, None]
+
+    @torch.inference_mode()
+    def redraw(self, frames: Frames) -> Frames:
+        """Encode and draw real frames, the future after the present: the ceiling.
+
+        Args:
+            frames: uint8 [B, 2, cams, H, W, 3], as `encode` takes them.
+
+        Returns:
+            uint8 [B, 1, height, cams * width, 3], as `pictures`.
+        """
+        slots = self._seen(frames)
+        present = {p: slots[p] for p in self.model.config.layout.places(SlotKind.IMAGE)}
+        return self._draw(self._real_future(frames, slots), present)
+
+    def _seen(self, frames: Frames) -> dict[int, Tensor]:
+        """Processed pictures of now and of the chunk's end, by slot."""
         layout = self.model.config.layout
         processed = process(self.model.config.images, frames)
-        pictures: dict[int, Tensor] = {}
-        for t, kind in ((0, SlotKind.IMAGE), (1, SlotKind.FUTURE_IMAGE)):
-            for c, place in enumerate(layout.places(kind)):
-                pictures[place] = processed[:, t, c]
+        return {
+            place: processed[:, t, c]
+            for t, kind in ((0, SlotKind.IMAGE), (1, SlotKind.FUTURE_IMAGE))
+            for c, place in enumerate(layout.places(kind))
+        }
+
+    def _real_future(self, frames: Frames, slots: dict[int, Tensor]) -> Tensor:
+        """Latents of the future's pictures, [B, cams, C, h, w]."""
+        layout = self.model.config.layout
         count = layout.place(SlotKind.VALUE)  # nothing after the future is needed
-        latents = self.model.encode_pictures(pictures, len(frames), count=count)
-        places = list(layout.places(SlotKind.FUTURE_IMAGE))
-        return to_numpy(latents[:, :, places].transpose(1, 2))[:, None]
+        latents = self.model.encode_pictures(slots, len(frames), count=count)
+        return latents[:, :, list(layout.places(SlotKind.FUTURE_IMAGE))].transpose(1, 2)
 
     @torch.inference_mode()
     def decode(self, latents: NDArray[Any]) -> Frames:

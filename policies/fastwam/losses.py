@@ -62,13 +62,32 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
     losses = {"action": (per_sample * loss_weight(time_a, config.shift)).mean()}
     total = config.lambda_action * losses["action"]
     if cotrain:
-        error_v = (video.float() - (noise_v - latents).float()).square().mean(dim=(1, 3, 4))
-        # A latent counts unless all of its four frames lie outside the episode.
-        inside = batch.valid_at(config.frame_offsets)[:, 1:].to(model.device)
-        per_sample = masked_mean(error_v[:, 1:], inside.unflatten(1, (-1, TEMPORAL)).any(dim=2))
-        losses["video"] = (per_sample * loss_weight(time_v, config.shift)).mean()
+        losses["video"] = _video_error(model, batch, video, noise_v - latents, time_v)
         total = total + config.lambda_video * losses["video"]
     return {**losses, "total": total}
+
+
+def video_loss(model: FastWam, batch: Batch) -> Tensor:
+    """Score the video expert's velocities alone: the term "video" of `flow_losses`."""
+    draws, shift = Draws(batch, model.device), model.config.shift
+    latents = video_latents(model, batch).to(model.device, model.dtype)
+    noise = draws.normal(VIDEO, latents.shape[1:]).to(model.dtype)
+    sigma = shifted(draws.uniform(VIDEO_TIME), shift)
+    noisy = with_first(add_noise(latents, noise, sigma), latents)
+    context = model.video.context(model.context_tokens(batch.instruction, batch.proprio_at(0)))
+    time = sigma * TRAIN_STEPS
+    velocity = model.video_velocity(noisy, time, context)
+    return _video_error(model, batch, velocity, noise - latents, time)
+
+
+def _video_error(
+    model: FastWam, batch: Batch, velocity: Tensor, wanted: Tensor, time: Tensor
+) -> Tensor:
+    error = (velocity.float() - wanted.float()).square().mean(dim=(1, 3, 4))
+    # A latent counts unless all of its four frames lie outside the episode.
+    inside = batch.valid_at(model.config.frame_offsets)[:, 1:].to(model.device)
+    per_sample = masked_mean(error[:, 1:], inside.unflatten(1, (-1, TEMPORAL)).any(dim=2))
+    return (per_sample * loss_weight(time, model.config.shift)).mean()
 
 
 def _idm(

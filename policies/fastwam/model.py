@@ -30,7 +30,7 @@ from policies.checkpoint import (
 from policies.fastwam.blocks import KeyValue
 from policies.fastwam.config import FastWamConfig
 from policies.fastwam.experts import ActionExpert, Stream, VideoExpert
-from policies.fastwam.losses import batch_video, flow_losses
+from policies.fastwam.losses import batch_video, flow_losses, video_loss
 from policies.fastwam.mot import attention_mask, run
 from policies.fastwam.normalise import Normaliser
 from policies.fastwam.text import TextEncoder
@@ -274,6 +274,24 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         shape = tuple(latents.shape)
         return self.video.read(video, video_times, shape), self.action.read(action)
 
+    def video_velocity(self, latents: Tensor, time: Tensor, context: list[KeyValue]) -> Tensor:
+        """Predict the video's velocity where there are no actions.
+
+        Args:
+            latents: [B, C, F, h, w], the first frame clean.
+            time: [B].
+            context: The video expert's.
+
+        Returns:
+            [B, C, F, h, w]; the first frame's is of no use.
+        """
+        times = self.frame_times(time, latents.shape[2])
+        per_frame = self.config.tokens_per_frame
+        groups = [("V0", per_frame), ("V+", per_frame * (latents.shape[2] - 1))]
+        mask = attention_mask(self.config.variant, groups, groups, device=self.device)
+        (tokens,), _ = self.run([self.video.stream(latents, times, context)], mask)
+        return self.video.read(tokens, times, tuple(latents.shape))
+
     def idm_velocities(
         self,
         noisy: Tensor,
@@ -360,17 +378,22 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
     def parts(self) -> dict[str, Part]:
         """What is trained by itself beforehand: "tokenizer", the video VAE, and "backbone".
 
-        The backbone is the video expert as it looks at the present.
+        The backbone is the video expert as it looks at the present; where there is video
+        co-training it learns that along, as published ones start from a video model.
         """
         config = self.config
         cameras, (height, width) = len(config.cameras), config.tokens_grid
+        cotrain = config.variant != "no_video_cotrain"
+        offsets = config.frame_offsets if cotrain else (0,)
 
         def frozen(batch: Batch) -> dict[str, Tensor]:
-            return {"present": self.vae.encode(batch_video(self, batch, (0,)))}
+            if len(batch.frame_offsets) > 1:  # demonstrations, not looks
+                return self.frozen_features(batch)
+            return {"latents": self.vae.encode(batch_video(self, batch, (0,)))}
 
         def read(batch: Batch) -> Reading:
             found = batch.features or frozen(batch)
-            first = found["present"].to(self.device, self.dtype)
+            first = found["latents"][:, :, :1].to(self.device, self.dtype)
             context = self.context_tokens(batch.instruction, batch.proprio_at(0))
             times = torch.zeros(batch.size, 1, dtype=self.dtype, device=self.device)
             stream = self.video.stream(first, times, self.video.context(context))
@@ -383,13 +406,15 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         backbone = BackbonePart(
             self,
             prefixes=("mixtures.video.", "proprio_encoder."),
-            spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
+            spec=dataclasses.replace(self.batch_spec, frame_offsets=offsets, keyframe=True),
             read=read,
             width=config.video.hidden,
             orientation=config.orientation,
             whole=config.images.keeps_all and width % cameras == 0,
             frozen=frozen,
-        )
+            along=(lambda batch: {"video": video_loss(self, batch)})
+            if cotrain else None,
+        )  # fmt: skip
         return {"tokenizer": VaePart(self), "backbone": backbone}
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -150,6 +150,20 @@ class FastWamPolicy:
         device = self.model.device
         return self._draw(first.to(device), future.to(device))
 
+    @torch.no_grad()
+    def redraw(self, frames: Frames) -> Frames:
+        """Encode and draw real frames, futures in the light of the present: the ceiling.
+
+        Args:
+            frames: uint8 [B, T, cams, H, W, 3], as `encode` takes them.
+
+        Returns:
+            uint8 [B, K, height, width, 3], as `pictures`.
+        """
+        cameras = [frames[:, :, i] for i in range(frames.shape[2])]
+        latents = self.model.vae.encode(self.model.pixels(cameras))
+        return self._draw(latents[:, :, :1], latents[:, :, 1:])
+
     def pictures(self, frames: Frames) -> Frames:
         """Give the pictures that imagination aims at, as the model sees them.
 

@@ -118,12 +118,28 @@ class FlowHWMWorld:
         Raises:
             ValueError: Another shape than the card's `ImaginationSpec` says.
         """
+        latents = self._window(frames)
+        return latents[:, :, self.model.config.past_latents :].transpose(1, 2).cpu().numpy()
+
+    def redraw(self, frames: Frames) -> Frames:
+        """Encode and draw real frames, futures in the light of their past: the ceiling.
+
+        Args:
+            frames: uint8 [B, T, cams, H, W, 3], as `encode` takes them.
+
+        Returns:
+            uint8 [B, K, H, W, 3], as `imagine`'s.
+        """
+        latents, past = self._window(frames), self.model.config.past_latents
+        with torch.no_grad():
+            return self._draw(latents[:, :, :past], latents[:, :, past:])
+
+    def _window(self, frames: Frames) -> Tensor:
         card = self.card
         shape = (len(card.imagines.frame_offsets), len(card.cameras), *card.image_size, 3)
         _expect("frames", frames, (len(frames), *shape))
         with torch.no_grad():
-            latents = self.model.encode_window(self._tensor(frames[:, :, 0]))
-        return latents[:, :, self.model.config.past_latents :].transpose(1, 2).cpu().numpy()
+            return self.model.encode_window(self._tensor(frames[:, :, 0]))
 
     def decode(self, latents: NDArray[Any]) -> Frames:
         """Draw latents [B, K, C, y, x] as uint8 [B, K, H, W, 3], without knowing their past.

@@ -153,13 +153,15 @@ class BackbonePart:
     Args:
         model: The owner, with statistics.
         prefixes: Of the modules' keys in its state dict.
-        spec: What `read` needs of each sample; its one frame offset is 0.
+        spec: What `read` and `along` need of each sample; offset 0 is the first of its frames.
         read: batch -> the tokens that the modules make of one look.
         width: Of what is read.
         orientation: Which way up the model sees pictures.
         whole: Whether it sees all of each picture, every camera in tokens of its own.
         frozen: batch -> what frozen parts give for it, which `read` then finds in
             `Batch.features`; None where nothing stands before the modules.
+        along: batch -> what the modules learn along from the same samples, weighted terms by
+            name; None where that is nothing.
     """
 
     def __init__(
@@ -173,8 +175,9 @@ class BackbonePart:
         orientation: Orientation,
         whole: bool,
         frozen: Callable[[Batch], Mapping[str, Tensor]] | None = None,
+        along: Callable[[Batch], Mapping[str, Tensor]] | None = None,
     ) -> None:
-        self.frozen_features = frozen
+        self.frozen_features, self._along = frozen, along
         assert spec.proprio is not None
         self.prefixes = prefixes
         self._model: Any = model
@@ -245,10 +248,15 @@ class BackbonePart:
         keyframe, less the present one; "actions" of the chunk, where it lies inside the
         episode. With looks also "place", "point", "offset" and "dense", see `_looked`; a model
         that is being trained learns from its looks, one that is not is shown held-out scenes.
+        Then what is learnt along.
         """
         error, actions = self._errors(batch)
         terms = {"keyframe": error.mean(), "actions": actions}
         total = terms["keyframe"] + terms["actions"]
+        if self._along is not None:
+            along = self._along(batch)
+            terms |= along
+            total = total + torch.stack(list(along.values())).sum()
         if self.looks is not None:
             assert batch.seed is not None
             sight = self.looks.draw(batch.seed.tolist(), held_out=not self._model.training)

@@ -15,6 +15,8 @@ class TrainConfig:
         batch: Samples per optimizer step.
         accumulate: Parts that a step's batch is computed in, to save memory.
         lr: Peak learning rate.
+        taken_lr: Learning rate of the weights that were taken from a part's checkpoint, as a
+            share of `lr`: what has learnt already need not run to meet what has not.
         warmup: Steps of linear warm-up.
         lr_end: Final learning rate, as a share of the peak (cosine in between).
         weight_decay: AdamW's; matrices alone, neither biases nor norms.
@@ -34,6 +36,7 @@ class TrainConfig:
     batch: int = 64
     accumulate: int = 1
     lr: float = 1e-3
+    taken_lr: float = 1.0
     warmup: int = 200
     lr_end: float = 0.02
     weight_decay: float = 0.01
@@ -52,6 +55,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.batch % self.accumulate:
             raise ValueError(f"batch={self.batch} cannot be cut into {self.accumulate} equal parts")
+        if self.taken_lr < 0.0:
+            raise ValueError(f"taken_lr={self.taken_lr} must not be negative")
         if self.shift < 0:
             raise ValueError(f"shift={self.shift} must not be negative")
         if not 0.0 <= self.ema < 1.0:

@@ -127,6 +127,7 @@ def train(job: Job, events: Events | None = None) -> Path:
         train=sampler,
         validation=validation,
         config_hash=content_hash(document["decides"]),
+        taken=tuple(p for name in job.taken for p in part_of(model, name, job.name).prefixes),
         events=events,
     )
     trainer.resume()

@@ -84,6 +84,7 @@ class Trainer:
         train: Samples to learn from.
         validation: Samples to check on, or None.
         config_hash: Of everything that decides the result.
+        taken: Beginnings of the names of parameters that another training made.
         events: Who is told.
     """
 
@@ -94,6 +95,7 @@ class Trainer:
     train: Sampler
     validation: Sampler | None = None
     config_hash: str = ""
+    taken: tuple[str, ...] = ()
     events: Events = field(default_factory=Events)
 
     def __post_init__(self) -> None:
@@ -101,19 +103,26 @@ class Trainer:
         chosen = {id(p) for p in self.learner.parameters() if p.requires_grad}
         every = [*self.model.named_parameters(), *_beside(self.learner)]
         named = [(n, p) for n, p in every if id(p) in chosen]
-        decayed = [(n, p) for n, p in named if p.ndim > FREE_OF_DECAY]
-        free = [(n, p) for n, p in named if p.ndim <= FREE_OF_DECAY]
-        self.names = [n for n, _ in (*decayed, *free)]
-        self.parameters = [p for _, p in (*decayed, *free)]
         config = self.config
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for _, p in decayed], "weight_decay": config.weight_decay},
-                {"params": [p for _, p in free], "weight_decay": 0.0},
-            ],
-            lr=config.lr,
-            betas=config.betas,
-        )
+        self.names: list[str] = []
+        self.parameters: list[nn.Parameter] = []
+        groups: list[dict[str, Any]] = []
+        for decays in (True, False):
+            for taken in (False, True):
+                group = [
+                    (n, p) for n, p in named
+                    if (p.ndim > FREE_OF_DECAY) == decays and n.startswith(self.taken) == taken
+                ]  # fmt: skip
+                self.names += [n for n, _ in group]
+                self.parameters += [p for _, p in group]
+                groups.append(
+                    {
+                        "params": [p for _, p in group],
+                        "weight_decay": config.weight_decay if decays else 0.0,
+                        "share": config.taken_lr if taken else 1.0,
+                    }
+                )
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
         self.average = {
             n: p.detach().clone() for n, p in zip(self.names, self.parameters, strict=True)
         }
@@ -187,7 +196,7 @@ class Trainer:
         torch.manual_seed((config.seed << 32) + step)
         lr = config.lr_at(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["share"]
         batch = self.train.batch(step)
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
