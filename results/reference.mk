@@ -15,8 +15,10 @@ PRACTICE := $(WORK)/practice
 FIRST    := --data $(DEMOS) --device $(DEVICE)
 LEARN    := --data $(DEMOS) --data $(PRACTICE) --device $(DEVICE)
 
-# Families whose backbone learns to look before actions are learnt; variants share it.
-BACKBONES := smolvla_world fastwam cosmos
+# Families whose backbone learns to look before actions are learnt. Variants share it, but for
+# the one that is to learn no video: fastwam's learns video along.
+BACKBONES    := smolvla_world fastwam cosmos
+OWN_BACKBONE := fastwam.no_video_cotrain
 
 # Every n-th env step is a sample, of 120,000. Latents of videos are computed once for every
 # sample, which takes a quarter of an hour of a core for 20,000 of fastwam's.
@@ -75,18 +77,30 @@ TOKENIZER_cosmos        := --steps 2200 --batch 4 --lr 4e-3
 TOKENIZER_flow_hwm      := --steps 2200 --batch 4 --lr 4e-3
 TOKENIZER_smolvla_world := --steps 2000 --batch 16 --lr 1e-3
 
-# Then backbones, which look through the tokenizers.
-$(BACKBONES:%=$(WORK)/backbone-%/checkpoint/config.json): $(WORK)/backbone-%/checkpoint/config.json: \
-  $(WORK)/tokenizer-%/checkpoint/config.json
-	$(WAMSIM) train -p $* --part backbone --looks 13500 $(FIRST) --every $(EVERY) --out $(WORK)/backbone-$* \
-	  --steps 4000 --batch 64 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$*/checkpoint
+# Then backbones, which look through the tokenizers. That of smolvla_world comes before practice.
+define backbone
+$(WORK)/backbone-$(1)/checkpoint/config.json: $(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json \
+  $(if $(filter smolvla_world,$(1)),,| reference-practice)
+	$$(WAMSIM) train -p $(call name,$(1)) --part backbone --looks 13500 \
+	  $(if $(filter smolvla_world,$(1)),$$(FIRST),$$(LEARN)) \
+	  --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) --out $(WORK)/backbone-$(1) --steps 4000 \
+	  --batch 64 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint
+endef
+$(foreach b,$(BACKBONES) $(OWN_BACKBONE),$(eval $(call backbone,$(b))))
+
+backbone_of = $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(if \
+  $(filter $(OWN_BACKBONE),$(1)),$(1),$(call family,$(1)))/checkpoint)
+
+# What has learnt already is slowed down where it would forget: DECISIONS 48.
+TAKEN_LR_fastwam := --taken-lr 0.3
+TAKEN_LR_cosmos  := --taken-lr 0.3
 
 define model
 train-$(1): reference-practice $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
-  $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(call family,$(1))/checkpoint/config.json)
+  $(patsubst %,%/config.json,$(call backbone_of,$(1)))
 	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) \
 	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
-	  $(if $(filter $(BACKBONES),$(call family,$(1))),--backbone $(WORK)/backbone-$(call family,$(1))/checkpoint) \
+	  $(patsubst %,--backbone %,$(call backbone_of,$(1))) $(TAKEN_LR_$(call family,$(1))) \
 	  $(if $(filter $(NO_TOKENIZER),$(1)),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
 	cp $$(WORK)/$(1)/checkpoint/*.json $$(WORK)/$(1)/checkpoint/*.safetensors \
