@@ -92,6 +92,30 @@ def test_decode_draws_without_a_past() -> None:
     assert (found.shape, found.dtype) == ((2, 1, 32, 32, 3), np.uint8)
 
 
+def test_futures_told_as_changes_are_imagined_as_they_are() -> None:
+    """A velocity that ends where nothing changes imagines the standing world."""
+    config = small("base")
+    model = stirred(model_of(config))
+    given = inputs(config, rows=2)
+
+    class Still(Sampler):
+        def sample(self, noise: torch.Tensor, context: object) -> torch.Tensor:
+            return torch.zeros_like(noise)
+
+    world = FlowHWMWorld(model, Still(model.network, steps=1, guidance=1.0))
+    found = world.imagine(**given)
+    past = given["past_frames"]
+    expected = world.encode(np.concatenate([past, past[:, -1:].repeat(4, axis=1)], axis=1))
+    np.testing.assert_allclose(found.latents, expected, atol=1e-6)
+
+    class One(Still):
+        def sample(self, noise: torch.Tensor, context: object) -> torch.Tensor:
+            return torch.ones_like(noise)
+
+    moved = FlowHWMWorld(model, One(model.network, steps=1, guidance=1.0)).imagine(**given)
+    np.testing.assert_allclose(moved.latents - found.latents, config.change_spread, atol=1e-5)
+
+
 def test_the_ceiling_is_drawn_with_its_past() -> None:
     world = world_of("base")
     frames = disc_frames(world.model.config, 2)[:, :, None]
@@ -212,7 +236,7 @@ def test_made_by_name() -> None:
     assert choice.name == "flow_hwm:base"
     world: Any = registry.make_world_model(choice)
     assert world.card.name == "flow_hwm:base"
-    assert (world.sampler.steps, world.sampler.guidance) == (2, 3.0)
+    assert (world.sampler.steps, world.sampler.guidance) == (2, 1.0)
     assert (world.sampler.parity, world.model.config.parity) == ({"sampler"}, ("rope",))
 
 

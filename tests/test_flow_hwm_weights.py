@@ -40,7 +40,7 @@ def test_a_checkpoint_returns(variant: str, tmp_path: Path) -> None:
             assert torch.equal(a, b), name
     options = FlowHWMOptions(checkpoint=str(tmp_path), steps=2)
     world = WORLD_MODEL.make(variant, options)
-    own = FlowHWMWorld(model, Sampler(model.network, steps=2, guidance=3.0))
+    own = FlowHWMWorld(model, Sampler(model.network, steps=2, guidance=model.config.guidance))
     given = inputs(model.config, rows=2)
     assert equal(world.imagine(**given), own.imagine(**given))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from policies.batch import Batch, BatchSpec
+from policies.changes import ToldAsChanges
 from policies.checkpoint import (
     STATISTICS,
     CheckpointMismatch,
@@ -39,7 +40,7 @@ from policies.noise import noise_from_seeds
 NOISE, TIME, DROP = 0, 1, 2
 
 
-class FlowHWM(Pretrained, nn.Module):
+class FlowHWM(Pretrained, nn.Module, ToldAsChanges):
     """The whole model.
 
     Args:
@@ -176,6 +177,18 @@ class FlowHWM(Pretrained, nn.Module):
         """Encode uint8 [B, past and future frames, H, W, 3] to the latents of all of them."""
         return self.tokenizer.encode(to_pixels(frames, bgr=self.config.bgr))
 
+    def standing(self, past: Tensor) -> Tensor:
+        """Encode a future in which nothing moves.
+
+        Args:
+            past: uint8 [B, past_frames, H, W, 3].
+
+        Returns:
+            [B, C, K, y, x].
+        """
+        still = past[:, -1:].expand(-1, self.config.future_frames, -1, -1, -1)
+        return self._parted(self.encode_window(torch.cat([past, still], dim=1)))[1]
+
     # --------------------------------------------------------------------- loss
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -200,9 +213,12 @@ class FlowHWM(Pretrained, nn.Module):
             losses["reconstruction"] = _mean_where(error, inside)
             # the flow must not bend the latents to its own ease
             past, future = self._parted(latents.detach())
+            still = self._standing(frames)
         else:
             seen = self._window(batch) if batch.features is None else batch.features
             past, future = (seen[name].to(self.device) for name in ("past", "future"))
+            still = seen["standing"].to(self.device) if "standing" in seen else None
+        future = self.as_denoised(future, still)
         actions = batch.actions[:, : spec.horizon].to(self.device)
         past_actions, future_actions = self.actions_beside_frames(actions)
         error = self._flow_error(future, Context(past, past_actions, future_actions), batch)
@@ -215,7 +231,8 @@ class FlowHWM(Pretrained, nn.Module):
     def frozen_features(self, batch: Batch) -> dict[str, Tensor]:
         """Latents of each sample's window: "past" [B, C, T, y, x] and "future" [B, C, K, y, x].
 
-        Empty while the tokenizer is trained along: they change with it.
+        And "standing" (see `standing`) where futures are changes. Empty while the tokenizer is
+        trained along: they change with it.
         """
         return {} if self.config.tokenizer_weight > 0 else self._window(batch)
 
@@ -229,7 +246,16 @@ class FlowHWM(Pretrained, nn.Module):
         past, future = self._parted(self.encode_window(frames))
         if self.wan is None:  # only a Wan tokenizer is exactly causal: the past gives the same
             past = self.encode_past(frames[:, : self.config.past_frames])
-        return {"past": past, "future": future}
+        found = {"past": past, "future": future}
+        still = self._standing(frames)
+        return found if still is None else found | {"standing": still}
+
+    @torch.no_grad()
+    def _standing(self, frames: Tensor) -> Tensor | None:
+        """What a window's future is told as changes from, where it is."""
+        if not self.config.change_spread:
+            return None
+        return self.standing(frames[:, : self.config.past_frames])
 
     def _frames(self, batch: Batch) -> Tensor:
         return batch.at(self.config.camera, self.batch_spec.frame_offsets).to(self.device)

@@ -101,16 +101,19 @@ class FlowHWMWorld:
         _expect("past_actions", past_actions, (rows, config.past_steps, dim))
         _expect("future_actions", future_actions, (rows, card.future_actions, dim))
         with torch.no_grad():
-            past = self.model.encode_past(self._tensor(past_frames[:, :, 0]))
+            frames = self._tensor(past_frames[:, :, 0])
+            past = self.model.encode_past(frames)
             steps = np.concatenate([past_actions, future_actions], axis=1)
             context = Context(past, *self.model.actions_beside_frames(self._tensor(steps)))
             shape = (config.latent_channels, config.future_latents, *config.latent_size)
             noise = noise_from_seeds(seed, shape, device=self._device)
             future = self.sampler.sample(noise, context)
+            still = self.model.standing(frames) if config.change_spread else None
+            future = self.model.as_latents(future, still)
             if "context_drop" in self.sampler.parity:
                 past = torch.zeros_like(past)  # official: the overwritten batch is decoded
-            frames = self._draw(past, future)
-        return Imagined(latents=future.transpose(1, 2).cpu().numpy(), frames=frames)
+            drawn = self._draw(past, future)
+        return Imagined(latents=future.transpose(1, 2).cpu().numpy(), frames=drawn)
 
     def encode(self, frames: Frames) -> NDArray[Any]:
         """Put real frames uint8 [B, T, cams, H, W, 3], past and future, into [B, K, C, y, x].
