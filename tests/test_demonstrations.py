@@ -256,6 +256,16 @@ def test_a_run_has_no_pictures_of_its_own(run: Path, resources: Resources, tmp_p
 # ---------------------------------------------------------------------------------- made earlier
 
 
+def test_models_that_name_the_cameras_otherwise_share_pictures(
+    run: Path, drawn: Path, resources: Resources
+) -> None:
+    swapped = Viewpoint(cameras=CAMERAS[::-1], size=SIZE, depth=True)
+    before = {p: p.stat().st_mtime_ns for p in drawn.rglob("*.safetensors")}
+    again = prepare(run, swapped, cache=drawn.parent.parent, resources=resources)
+    assert again == drawn
+    assert {p: p.stat().st_mtime_ns for p in drawn.rglob("*.safetensors")} == before
+
+
 def test_demonstrations_made_earlier_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
     assert prepare(folder, VIEW, cache=tmp_path) == folder
     flat = Viewpoint(cameras=("eye_in_hand",), size=SIZE)

@@ -35,7 +35,7 @@ class Viewpoint:
     """What is drawn.
 
     Attributes:
-        cameras: In order.
+        cameras: Given in any order, kept in that of their names: one drawing serves all models.
         size: (height, width).
         depth: Also depth and camera matrices.
     """
@@ -43,6 +43,9 @@ class Viewpoint:
     cameras: tuple[str, ...]
     size: tuple[int, int]
     depth: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cameras", tuple(sorted(self.cameras)))
 
     @property
     def name(self) -> str:
