@@ -131,6 +131,12 @@ def test_a_backbone_learns_the_same_video_along(variant: str) -> None:
     assert terms["total"] == pytest.approx(sum(v for n, v in terms.items() if n != "total"))
 
 
+def test_a_tokenizer_learns_every_latent_in_its_place() -> None:
+    """A clip that ends earlier leaves how later latents are drawn to chance (DECISIONS 50)."""
+    model = drawn()
+    assert model.parts()["tokenizer"].batch_spec.frame_offsets == model.config.frame_offsets
+
+
 def test_a_backbone_without_video_sees_the_present_alone() -> None:
     model = drawn("no_video_cotrain")
     batch = training_batch(model.config, 3)

@@ -25,7 +25,7 @@ from policies.training.trainable import Trainable, adopt, part_of
 def test_the_tokenizer_learns_by_itself() -> None:
     model = model_of(small("base"))
     part = model.parts()["tokenizer"]
-    assert part.batch_spec.frame_offsets == (0, 1, 2, 3, 4)
+    assert part.batch_spec.frame_offsets == tuple(range(9))  # a latent draws on those before it
     batch = moving_squares(part.batch_spec, 4)
     seen = steps_down(part, batch, 30, lr=3e-3)
     assert seen[-1] < 0.7 * seen[0]

@@ -6,7 +6,6 @@ simulator frames first.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from policies.batch import Batch, BatchSpec
-from policies.fastwam.config import TEMPORAL
 from policies.training.reconstruction import Quality, picture_error, vae_terms
 
 if TYPE_CHECKING:
     from policies.fastwam.model import FastWam
 
 # Of so many samples one is learnt as a clip too, the others as single pictures: a clip costs
-# four times as much and shows hardly more than one of its frames.
+# as much as its frames do, and shows hardly more than one of them.
 STILLS_A_CLIP = 6
 
 
@@ -39,9 +37,8 @@ class VaePart:
 
     @property
     def batch_spec(self) -> BatchSpec:
-        """The owner's frames up to the first future latent: causal, so longer clips add little."""
-        spec = self._model.batch_spec
-        return dataclasses.replace(spec, frame_offsets=spec.frame_offsets[: 1 + TEMPORAL])
+        """The owner's: a latent draws on those before it, so each is learnt in its own place."""
+        return self._model.batch_spec
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """The VAE's weights."""

@@ -9,7 +9,6 @@ Axes: B rows, T frames, C latent channels.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -121,10 +120,8 @@ class WanPart:
 
     @property
     def batch_spec(self) -> BatchSpec:
-        """The owner's frames up to the second latent: causal, so longer clips add little."""
-        spec = self._owner.batch_spec
-        count = 1 + self._owner.config.temporal_factor
-        return dataclasses.replace(spec, frame_offsets=spec.frame_offsets[:count])
+        """The owner's: a latent draws on those before it, so each is learnt in its own place."""
+        return self._owner.batch_spec
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """The tokenizer's weights."""
