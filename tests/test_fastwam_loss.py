@@ -131,6 +131,18 @@ def test_a_backbone_learns_the_same_video_along(variant: str) -> None:
     assert terms["total"] == pytest.approx(sum(v for n, v in terms.items() if n != "total"))
 
 
+def test_a_frozen_video_expert_is_looked_through_and_has_no_term() -> None:
+    model = drawn()
+    batch = training_batch(model.config, 3)
+    free = float(model.loss(batch)["action"].detach())
+    model.video.requires_grad_(False)
+    losses = model.loss(batch)
+    assert set(losses) == {"action", "total"}
+    assert float(losses["total"].detach()) == pytest.approx(free, rel=1e-4)
+    losses["total"].backward()
+    assert model.action.head.weight.grad is not None
+
+
 def test_a_tokenizer_learns_every_latent_in_its_place() -> None:
     """A clip that ends earlier leaves how later latents are drawn to chance (DECISIONS 50)."""
     model = drawn()

@@ -54,6 +54,11 @@ class Expert(nn.Module):
         """Precision of the weights."""
         return as_block(self.blocks[0]).modulation.dtype
 
+    @property
+    def learns(self) -> bool:
+        """Whether it is not frozen."""
+        return as_block(self.blocks[0]).modulation.requires_grad
+
     def context(self, tokens: Tensor) -> list[KeyValue]:
         """Project context tokens [B, L, text_dim] to every block's keys and values.
 

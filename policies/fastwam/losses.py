@@ -30,10 +30,11 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
 
     Every sample's error is a mean over what is valid of it, weighted by its timestep; video
     and actions are noised independently. Without video co-training the video expert sees
-    the first frame alone, and there is no video term.
+    the first frame alone, and there is no video term; nor is there one while the video expert
+    is frozen, and then it sees no more than actions read of it.
 
     Returns:
-        "action", "video" (not without video co-training), "total".
+        "action", "video" (where the video expert learns it), "total".
     """
     config = model.config
     draws = Draws(batch, model.device)
@@ -45,8 +46,10 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
     time_a = sigma_a * TRAIN_STEPS
     noisy_actions = add_noise(actions, noise_a, sigma_a)
 
-    cotrain = config.variant != "no_video_cotrain"
+    cotrain = config.variant != "no_video_cotrain" and model.video.learns
     latents = video_latents(model, batch).to(model.device, model.dtype)
+    if config.variant == "fastwam" and not cotrain:
+        latents = latents[:, :, :1]
     noise_v = draws.normal(VIDEO, latents.shape[1:]).to(model.dtype)
     sigma_v = shifted(draws.uniform(VIDEO_TIME), config.shift)
     time_v = sigma_v * TRAIN_STEPS

@@ -88,8 +88,10 @@ def train(job: Job, events: Events | None = None) -> Path:
     assert isinstance(model, nn.Module)
     torch.set_num_threads(config.threads)
     model.set_statistics(statistics_of(job.demonstrations, model.batch_spec, model))
+    taken: tuple[str, ...] = ()
     for name, source in job.taken.items():
         adopt(model, part_of(model, name, job.name), source)
+        taken += part_of(model, name, job.name).prefixes
     part = None if job.part == WHOLE else part_of(model, job.part, job.name)
     if job.looks is not None:
         if not isinstance(part, BackbonePart):
@@ -118,6 +120,10 @@ def train(job: Job, events: Events | None = None) -> Path:
             one.features = features
     if isinstance(part, BackbonePart) and part.looks is not None:
         part.looks.features = cached(part.looks.source)
+    if config.taken_lr == 0.0:  # after features: they are of what is frozen in every training
+        for name, parameter in model.named_parameters():
+            if name.startswith(taken):
+                parameter.requires_grad_(False)
     model.train()
     trainer = Trainer(
         model=model,
@@ -127,7 +133,7 @@ def train(job: Job, events: Events | None = None) -> Path:
         train=sampler,
         validation=validation,
         config_hash=content_hash(document["decides"]),
-        taken=tuple(p for name in job.taken for p in part_of(model, name, job.name).prefixes),
+        taken=taken,
         events=events,
     )
     trainer.resume()
