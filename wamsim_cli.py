@@ -264,7 +264,7 @@ def train_command(
     lr: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 1e-3,
     taken_lr: Annotated[
         float,
-        typer.Option(min=0.0, help="Of what --backbone and --tokenizer brought, share of --lr."),
+        typer.Option(min=0.0, help="Of what --backbone brought, as a share of --lr; 0 freezes it."),
     ] = 1.0,
     warmup: Annotated[int, typer.Option(min=0, help="Steps of linear warm-up.")] = 200,
     ema: Annotated[float, typer.Option(min=0.0, help="Decay of the averaged weights.")] = 0.999,

@@ -91,16 +91,16 @@ $(foreach b,$(BACKBONES) $(OWN_BACKBONE),$(eval $(call backbone,$(b))))
 backbone_of = $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(if \
   $(filter $(OWN_BACKBONE),$(1)),$(1),$(call family,$(1)))/checkpoint)
 
-# What has learnt already is slowed down where it would forget: DECISIONS 48.
-TAKEN_LR_fastwam := --taken-lr 0.3
-TAKEN_LR_cosmos  := --taken-lr 0.3
+# fastwam's backbone would forget how to look: it is frozen, and the action expert alone bears a
+# higher rate (DECISIONS 48).
+RATES_fastwam := --taken-lr 0 --lr 3e-3
 
 define model
 train-$(1): reference-practice $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
   $(patsubst %,%/config.json,$(call backbone_of,$(1)))
 	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) \
 	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
-	  $(patsubst %,--backbone %,$(call backbone_of,$(1))) $(TAKEN_LR_$(call family,$(1))) \
+	  $(patsubst %,--backbone %,$(call backbone_of,$(1))) $(RATES_$(call family,$(1))) \
 	  $(if $(filter $(NO_TOKENIZER),$(1)),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
 	cp $$(WORK)/$(1)/checkpoint/*.json $$(WORK)/$(1)/checkpoint/*.safetensors \

@@ -16,7 +16,8 @@ class TrainConfig:
         accumulate: Parts that a step's batch is computed in, to save memory.
         lr: Peak learning rate.
         taken_lr: Learning rate of the weights that were taken from a part's checkpoint, as a
-            share of `lr`: what has learnt already need not run to meet what has not.
+            share of `lr`: what has learnt already need not run to meet what has not. With 0 it
+            is frozen.
         warmup: Steps of linear warm-up.
         lr_end: Final learning rate, as a share of the peak (cosine in between).
         weight_decay: AdamW's; matrices alone, neither biases nor norms.
