@@ -143,6 +143,24 @@ def test_a_frozen_video_expert_is_looked_through_and_has_no_term() -> None:
     assert model.action.head.weight.grad is not None
 
 
+def test_what_a_backbone_is_asked_for_lies_where_actions_read() -> None:
+    """Keys and values of a block are of its input: the last block's work reaches no action."""
+    model = drawn()
+    batch = training_batch(model.config, 2)
+    part = model.parts()["backbone"]
+    last = model.video.blocks[-1]
+    keyed = dataclasses.replace(batch, keyframe=batch.proprio_at(0))
+    terms, action = part.loss(keyed), float(model.loss(batch)["action"].detach())
+    with torch.no_grad():
+        last.ffn[2].weight.add_(1.0)
+        last.self_attn.o.weight.add_(1.0)
+    again = part.loss(keyed)
+    for name in ("keyframe", "actions"):
+        assert float(again[name].detach()) == float(terms[name].detach()), name
+    assert float(model.loss(batch)["action"].detach()) == pytest.approx(action, rel=1e-5)
+    assert float(again["video"].detach()) != float(terms["video"].detach())
+
+
 def test_a_tokenizer_learns_every_latent_in_its_place() -> None:
     """A clip that ends earlier leaves how later latents are drawn to chance (DECISIONS 50)."""
     model = drawn()

@@ -397,6 +397,9 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
             context = self.context_tokens(batch.instruction, batch.proprio_at(0))
             times = torch.zeros(batch.size, 1, dtype=self.dtype, device=self.device)
             stream = self.video.stream(first, times, self.video.context(context))
+            # Actions read every block's input. What the last block makes of the present they
+            # never see, so what is to be read must be there before (DECISIONS 52).
+            stream = dataclasses.replace(stream, blocks=stream.blocks[:-1])
             groups = [("V0", self.config.tokens_per_frame)]
             mask = attention_mask(self.config.variant, groups, groups, device=self.device)
             tokens = self.run([stream], mask)[0][0]
