@@ -48,12 +48,7 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
 
     cotrain = config.variant != "no_video_cotrain" and model.video.learns
     latents = video_latents(model, batch).to(model.device, model.dtype)
-    if config.variant == "fastwam" and not cotrain:
-        latents = latents[:, :, :1]
-    noise_v = draws.normal(VIDEO, latents.shape[1:]).to(model.dtype)
-    sigma_v = shifted(draws.uniform(VIDEO_TIME), config.shift)
-    time_v = sigma_v * TRAIN_STEPS
-    noisy = with_first(add_noise(latents, noise_v, sigma_v), latents)
+    noisy, wanted, time_v = _noised(draws, latents, config.shift)
     if config.variant == "idm":
         video, action = _idm(model, draws, latents, noisy, noisy_actions, (time_v, time_a), context)
     else:
@@ -65,22 +60,25 @@ def flow_losses(model: FastWam, batch: Batch) -> dict[str, Tensor]:
     losses = {"action": (per_sample * loss_weight(time_a, config.shift)).mean()}
     total = config.lambda_action * losses["action"]
     if cotrain:
-        losses["video"] = _video_error(model, batch, video, noise_v - latents, time_v)
+        losses["video"] = _video_error(model, batch, video, wanted, time_v)
         total = total + config.lambda_video * losses["video"]
     return {**losses, "total": total}
 
 
 def video_loss(model: FastWam, batch: Batch) -> Tensor:
     """Score the video expert's velocities alone: the term "video" of `flow_losses`."""
-    draws, shift = Draws(batch, model.device), model.config.shift
     latents = video_latents(model, batch).to(model.device, model.dtype)
-    noise = draws.normal(VIDEO, latents.shape[1:]).to(model.dtype)
+    noisy, wanted, time = _noised(Draws(batch, model.device), latents, model.config.shift)
+    context = model.video.context(model.context_tokens(batch.instruction, batch.proprio_at(0)))
+    return _video_error(model, batch, model.video_velocity(noisy, time, context), wanted, time)
+
+
+def _noised(draws: Draws, latents: Tensor, shift: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise a video, its first frame kept: what is shown, the velocity wanted, timesteps [B]."""
+    noise = draws.normal(VIDEO, latents.shape[1:]).to(latents.dtype)
     sigma = shifted(draws.uniform(VIDEO_TIME), shift)
     noisy = with_first(add_noise(latents, noise, sigma), latents)
-    context = model.video.context(model.context_tokens(batch.instruction, batch.proprio_at(0)))
-    time = sigma * TRAIN_STEPS
-    velocity = model.video_velocity(noisy, time, context)
-    return _video_error(model, batch, velocity, noise - latents, time)
+    return noisy, noise - latents, sigma * TRAIN_STEPS
 
 
 def _video_error(
@@ -129,11 +127,11 @@ def training_actions(model: FastWam, batch: Batch) -> Tensor:
 def video_latents(model: FastWam, batch: Batch) -> Tensor:
     """Give what is denoised of a batch's video, [B, C, 1 + K, h, w], after its first latent.
 
-    Without video co-training that is the first frame alone; the VAE is causal, so it is the
-    same in a longer video.
+    Where neither actions nor a loss need the future that is the first frame alone; the VAE is
+    causal, so it is the same in a longer video.
     """
-    cotrain = model.config.variant != "no_video_cotrain"
-    if not cotrain:
+    variant = model.config.variant
+    if variant not in ("joint", "idm") and not (variant == "fastwam" and model.video.learns):
         if batch.features is not None:
             return batch.features["latents"][:, :, :1]
         return model.vae.encode(batch_video(model, batch, (0,)))

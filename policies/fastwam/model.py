@@ -265,10 +265,8 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
             [B, C, F, h, w] (the first frame's is of no use) and [nB, H, A].
         """
         video_times = self.frame_times(times[0], latents.shape[2])
-        per_frame = self.config.tokens_per_frame
-        groups = [("V0", per_frame), ("V+", per_frame * (latents.shape[2] - 1))]
-        if self.config.variant == "idm":
-            groups = [("C" + kind[1:], n) for kind, n in groups]  # actions read the copy
+        # actions read the copy
+        groups = self._groups("C" if self.config.variant == "idm" else "V", latents.shape[2])
         stream = self.video.stream(latents, video_times, context.video)
         (video,), action = self._beside(groups, [stream], actions, times[1], context)
         shape = tuple(latents.shape)
@@ -286,8 +284,7 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
             [B, C, F, h, w]; the first frame's is of no use.
         """
         times = self.frame_times(time, latents.shape[2])
-        per_frame = self.config.tokens_per_frame
-        groups = [("V0", per_frame), ("V+", per_frame * (latents.shape[2] - 1))]
+        groups = self._groups("V", latents.shape[2])
         mask = attention_mask(self.config.variant, groups, groups, device=self.device)
         (tokens,), _ = self.run([self.video.stream(latents, times, context)], mask)
         return self.video.read(tokens, times, tuple(latents.shape))
@@ -308,11 +305,8 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
             times: Of the three, [B], [B] and [nB].
             context: From `context`.
         """
-        frames, per_frame = noisy.shape[2], self.config.tokens_per_frame
-        later = per_frame * (frames - 1)
-        groups = [
-            ("V0", per_frame), ("V+", later), ("C0", per_frame), ("C+", later)
-        ]  # fmt: skip
+        frames = noisy.shape[2]
+        groups = [*self._groups("V", frames), *self._groups("C", frames)]
         video_times = self.frame_times(times[0], frames)
         streams = [
             self.video.stream(noisy, video_times, context.video),
@@ -320,6 +314,11 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         ]
         (video, _), action = self._beside(groups, streams, actions, times[2], context)
         return self.video.read(video, video_times, tuple(noisy.shape)), self.action.read(action)
+
+    def _groups(self, kind: str, frames: int) -> list[tuple[str, int]]:
+        """Name the tokens of a video's first frame and of the later ones (see `mot.Groups`)."""
+        per_frame = self.config.tokens_per_frame
+        return [(f"{kind}0", per_frame), (f"{kind}+", per_frame * (frames - 1))]
 
     def _beside(
         self,

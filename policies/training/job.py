@@ -90,8 +90,9 @@ def train(job: Job, events: Events | None = None) -> Path:
     model.set_statistics(statistics_of(job.demonstrations, model.batch_spec, model))
     taken: tuple[str, ...] = ()
     for name, source in job.taken.items():
-        adopt(model, part_of(model, name, job.name), source)
-        taken += part_of(model, name, job.name).prefixes
+        brought = part_of(model, name, job.name)
+        adopt(model, brought, source)
+        taken += brought.prefixes
     part = None if job.part == WHOLE else part_of(model, job.part, job.name)
     if job.looks is not None:
         if not isinstance(part, BackbonePart):
