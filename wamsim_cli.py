@@ -288,7 +288,7 @@ def train_command(
         typer.Option(
             min=0,
             help="Pictures of the data's scenes, the arm anywhere, in which a backbone learns to "
-            "point; shared out among run folders.",
+            "point, or goes on pointing while actions are learnt; shared out among run folders.",
         ),
     ] = 0,
     own_pictures: Annotated[
@@ -324,10 +324,10 @@ def train_command(
     from envs.evaluation import closed_loop
     from envs.looks import check_drawable, draw_looks
     from policies.training.config import TrainConfig
-    from policies.training.job import LOOKS_ARE_FOR_BACKBONES, Job, spec_of, train
+    from policies.training.job import Job, looks_spec_of, spec_of, train
     from policies.training.loop import Events
     from policies.training.progress import TrainingProgress
-    from wamsim.demonstrations import UnusableDemonstrations, open_set
+    from wamsim.demonstrations import open_set
     from wamsim.looks import open_looks
 
     features = _options(lerobot or [], "--lerobot", "control_hz=fps")
@@ -346,9 +346,9 @@ def train_command(
     spec = spec_of(learner, choice.name, [*taken, *([part] if part != "all" else [])])
     view = Viewpoint(cameras=spec.cameras, size=spec.image_size, depth=spec.depth)
     frames = resources.cache_dir / "frames"
+    look_spec = None
     if looks:
-        if part != "backbone":
-            raise UnusableDemonstrations(LOOKS_ARE_FOR_BACKBONES)
+        look_spec = looks_spec_of(learner, choice.name)
         check_drawable(data)
     with TrainingProgress(console, choice.name, config.steps) as progress:
         folders = [
@@ -377,8 +377,9 @@ def train_command(
             part=part,
             taken=taken,
             half=half,
-            looks=open_looks(drawn, spec.cameras, spec.proprio.name)
-            if drawn and spec.proprio else None,
+            looks=open_looks(
+                drawn, look_spec.cameras, look_spec.proprio.name, depth=look_spec.depth
+            ) if look_spec and look_spec.proprio else None,
         )  # fmt: skip
 
         def evaluate(step: int) -> dict[str, float]:

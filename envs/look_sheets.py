@@ -84,6 +84,7 @@ class Sketcher:
         self._painters.close()
 
     def _drawn(self, sheet: Sheet) -> Looks:
+        from envs.rendering import intrinsics
         from envs.runtime import Glimpse, Look, Simulation, shoot
 
         task, view = sheet.task, self._viewpoint
@@ -92,12 +93,17 @@ class Sketcher:
         simulation = Simulation(scene, parse(task.goal))
         things = [scene.thing(name) for _, name in sheet.asked]
         free = [scene.qpos_address(t.free_joint) for t in things if t.free_joint is not None]
-        joints, look = arm_joints(scene), Look(cameras=view.cameras, size=view.size)
+        joints, look = (
+            arm_joints(scene),
+            Look(cameras=view.cameras, size=view.size, depth=view.depth),
+        )
         count, cameras = len(sheet.trials), range(len(view.cameras))
         frames = np.empty((len(view.cameras), count, *view.size, 3), np.uint8)
         pixel = np.empty((len(view.cameras), count, len(things), 2), np.float32)
         ahead = np.empty((len(view.cameras), count, len(things)), bool)
         place = np.empty((count, len(things), 3), np.float32)
+        depth = np.empty((len(view.cameras), count, *view.size), np.float32)
+        poses = np.empty((len(view.cameras), count, 4, 4), np.float32)
         hands = task.robot_state.split(sheet.states)[HAND]
         taken = np.zeros(count, np.int64)
         began: tuple[int, Glimpse] | None = None
@@ -114,11 +120,15 @@ class Sketcher:
             qpos[joints] = sheet.arms[row, taken[row]]
             glimpse = Glimpse(seen_qpos=qpos, lit=began[1].lit, robot_state=np.zeros(0))
             place[row] = middles
-            frames[:, row], _ = shoot(painter, simulation.fixtures, glimpse, look)
+            frames[:, row], metres = shoot(painter, simulation.fixtures, glimpse, look)
+            if metres is not None:
+                depth[:, row] = metres
             for c in cameras:
+                poses[c, row] = painter.camera_pose(view.cameras[c])
                 pixel[c, row], ahead[c, row] = project(painter, view.cameras[c], view.size, middles)
         states = sheet.states[np.arange(count), taken]
         by_camera = dict(zip(view.cameras, cameras, strict=True))
+        measured = by_camera if view.depth else {}
         return Looks(
             info=LooksInfo(
                 suite=task.suite,
@@ -136,6 +146,12 @@ class Sketcher:
             pixel={camera: pixel[c] for camera, c in by_camera.items()},
             ahead={camera: ahead[c] for camera, c in by_camera.items()},
             proprio=proprio(states, task.robot_state, suite=task.suite),
+            depth={camera: depth[c] for camera, c in measured.items()},
+            extrinsics={camera: poses[c] for camera, c in measured.items()},
+            intrinsics={
+                camera: intrinsics(scene, camera, view.size).astype(np.float32)
+                for camera in measured
+            },
         )
 
 

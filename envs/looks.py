@@ -92,7 +92,7 @@ def draw_looks(
 
     Args:
         run_dir: The run folder; only read.
-        viewpoint: What to draw; depth is not.
+        viewpoint: What to draw.
         count: Looks, over all tasks.
         cache: Where they go, as ``<hash of all that decides them>/<suite>/<task>/``.
         resources: Processes and folders.

@@ -24,7 +24,7 @@ from wamsim.contracts import EpisodeKey
 from wamsim.demonstrations import UnusableDemonstrations
 from wamsim.episode import read_episode
 from wamsim.keyframes import next_keyframes
-from wamsim.looks import LooksFile
+from wamsim.looks import LooksFile, open_looks
 from wamsim.run_folder import episode_files, read_run
 
 pytestmark = pytest.mark.sim
@@ -120,6 +120,31 @@ def test_things_are_where_the_pixels_say(
                     # the joints of the robot state are read a substep after the kinematics
                     wrist = camera == "eye_in_hand"
                     np.testing.assert_allclose(found, pixel, rtol=0.01 if wrist else 1e-5, atol=0.3)
+
+
+def test_depth_and_matrices_lead_back_to_the_things(
+    recorded: Path, resources: Resources, tmp_path: Path
+) -> None:
+    """The point that depth and matrices give for a thing's pixel lies on the thing."""
+    view = dataclasses.replace(VIEW, depth=True)
+    folder = draw_looks(recorded, view, 4, cache=tmp_path, resources=resources)
+    looks = open_looks([folder], CAMERAS, "EEF_AXIS_ANGLE_GRIPPER", depth=True)
+    near = 0
+    for row in range(len(looks)):
+        for c, camera in enumerate(CAMERAS):
+            found = {k: v[0] for k, v in looks.geometry(camera, np.array([row])).items()}
+            for k in np.flatnonzero(looks.ahead[row, c]):
+                column, line = (looks.pixel[row, c, k] * (SIZE[1], SIZE[0])).astype(int)
+                if not (0 <= column < SIZE[1] and 0 <= line < SIZE[0]):
+                    continue
+                ray = np.linalg.inv(found["intrinsics"]) @ (column + 0.5, line + 0.5, 1.0)
+                point = found["extrinsics"] @ (*(ray * found["depth"][line, column]), 1.0)
+                # its surface, where nothing stands before it; things are up to 16 cm tall
+                near += np.linalg.norm(point[:3] - looks.place[row, k]) < 0.1
+    assert near >= 0.8 * looks.ahead[:, 0].sum()  # agentview sees nearly all of them
+    plain = draw_looks(recorded, VIEW, 4, cache=tmp_path, resources=resources)
+    with pytest.raises(UnusableDemonstrations, match="lack depth/agentview"):
+        open_looks([plain], CAMERAS, "EEF_AXIS_ANGLE_GRIPPER", depth=True)
 
 
 def test_the_ketchup_is_red_and_the_milk_is_blue(drawn: LooksFile) -> None:

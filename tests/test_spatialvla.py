@@ -284,10 +284,10 @@ def test_options_that_contradict_the_variant() -> None:
 def test_too_long_an_instruction() -> None:
     policy = SpatialVLAPolicy(model(LATE_GEMMA), steps=1)
     limit = policy.model.config.text_tokens
-    fits = dataclasses.replace(observation(1), instruction=["x" * (limit - 1)])
+    fits = dataclasses.replace(observation(1), instruction=["x " * (limit - 1)])
     assert np.isfinite(policy.act(fits).actions).all()
-    with pytest.raises(InstructionTooLong, match="200 tokens, but the model takes 128"):
-        policy.act(dataclasses.replace(fits, instruction=["x" * 199]))
+    with pytest.raises(InstructionTooLong, match="200 tokens, but the model takes 32"):
+        policy.act(dataclasses.replace(fits, instruction=["x " * 199]))
 
 
 def test_missing_inputs_are_named() -> None:

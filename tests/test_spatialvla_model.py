@@ -94,9 +94,9 @@ def test_late_velocity_is_the_librarys(variant: str, kind: Mask) -> None:
         ours = made.velocity(x, time, made.prefix(inputs, cache=False))
 
         modules = (made.vision, made.position_embedding, made.projector)
-        seen, real = see(inputs, made.config, *modules)
-        tokens = torch.cat((seen, made.language.embed_tokens(inputs.ids)), 1)
-        valid = torch.cat((real, inputs.words), 1)
+        seen = see(inputs, made.config, *modules)
+        tokens = torch.cat((seen.tokens, made.language.embed_tokens(inputs.ids)), 1)
+        valid = torch.cat((seen.valid, inputs.words), 1)
         places = (valid.long().cumsum(1) - 1).clamp(min=0)
         # 2-D mask into a causal model, as the published code does
         context = library(made.language)(

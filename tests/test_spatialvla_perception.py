@@ -24,7 +24,7 @@ from policies.spatialvla.perception import see
 def test_select_layer_minus_two_is_clip_without_its_last_layer() -> None:
     made = model(LATE_GEMMA, use_depth=False)
     inputs = from_observation(observation(1), made.config, made.tokenizer, made.device)
-    seen, real = see(inputs, made.config, made.vision, made.position_embedding, made.projector)
+    seen = see(inputs, made.config, made.vision, made.position_embedding, made.projector)
     own = made.config.vision
     short = CLIPVisionModel(
         CLIPVisionConfig(
@@ -34,8 +34,8 @@ def test_select_layer_minus_two_is_clip_without_its_last_layer() -> None:
     ).eval()  # fmt: skip
     short.load_state_dict(made.vision.state_dict(), strict=False)
     patches = short(inputs.pictures[0]).last_hidden_state[:, 1:]
-    assert (patches.shape, bool(real.all())) == ((2, 64, 64), True)
-    torch.testing.assert_close(seen[0], made.projector(patches.flatten(0, 1)))
+    assert (patches.shape, bool(seen.valid.all())) == ((2, 64, 64), True)
+    torch.testing.assert_close(seen.tokens[0], made.projector(patches.flatten(0, 1)))
 
 
 def test_pictures_are_clips() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from wamsim.whole_file import write_whole
 FORMAT_VERSION = 1
 _HEADER = "wamsim.looks"
 _BY_CAMERA = ("frames", "pixel", "ahead")
+_GEOMETRY = ("depth", "extrinsics", "intrinsics")  # the last is one of a file, not of a look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,10 @@ class Looks:
         ahead: camera -> bool [N, K], whether the middle lies before the camera; where it does
             not, its pixel means nothing.
         proprio: Convention's name -> float32 [N, P].
+        depth: camera -> float32 [N, H, W] metres; empty where nobody asked for it, as are the
+            next two.
+        extrinsics: camera -> float32 [N, 4, 4], camera to world.
+        intrinsics: camera -> float32 [3, 3], pixels.
     """
 
     info: LooksInfo
@@ -91,6 +96,9 @@ class Looks:
     pixel: Mapping[str, NDArray[np.float32]]
     ahead: Mapping[str, NDArray[np.bool_]]
     proprio: Mapping[str, NDArray[np.float32]]
+    depth: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
+    extrinsics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
+    intrinsics: Mapping[str, NDArray[np.float32]] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         count, things = len(self.trial), len(self.info.things)
@@ -101,7 +109,7 @@ class Looks:
                 f"hand {self.hand.shape} and place {self.place.shape} of {count} looks at "
                 f"{things} things"
             )
-        for what in (*_BY_CAMERA, "proprio"):
+        for what in (*_BY_CAMERA, "proprio", "depth", "extrinsics"):
             for name, array in getattr(self, what).items():
                 if len(array) != count:
                     raise ValueError(f"{what}/{name} has {len(array)} rows, expected {count}")
@@ -116,7 +124,7 @@ def write_looks(path: Path, looks: Looks) -> None:
     arrays: dict[str, NDArray[Any]] = {
         "trial": looks.trial, "hand": looks.hand, "place": looks.place
     }  # fmt: skip
-    for what in (*_BY_CAMERA, "proprio"):
+    for what in (*_BY_CAMERA, "proprio", *_GEOMETRY):
         for name, array in getattr(looks, what).items():
             arrays[f"{what}/{name}"] = np.ascontiguousarray(array)
     write_whole(path, safetensors.numpy.save(arrays, metadata={_HEADER: looks.info.to_json()}))
@@ -161,6 +169,7 @@ class LookSet:
         files: In an order that does not depend on the file system.
         cameras: Whose pictures will be asked for.
         proprio: Name of the convention that will be.
+        depth: Whether depth and camera matrices will be.
 
     Attributes:
         instructions: All K of them, sorted.
@@ -175,10 +184,18 @@ class LookSet:
         UnusableDemonstrations: There are none, or they lack a camera or the convention.
     """
 
-    def __init__(self, files: Sequence[LooksFile], cameras: Sequence[str], proprio: str) -> None:
+    def __init__(
+        self,
+        files: Sequence[LooksFile],
+        cameras: Sequence[str],
+        proprio: str,
+        *,
+        depth: bool = False,
+    ) -> None:
         if not files:
             raise UnusableDemonstrations("there are no looks to learn from")
         wanted = [f"{what}/{c}" for what in _BY_CAMERA for c in cameras] + [f"proprio/{proprio}"]
+        wanted += [f"{what}/{c}" for c in cameras if depth for what in _GEOMETRY]
         for file in files:
             missing = [name for name in wanted if name not in file.names]
             if missing:
@@ -213,18 +230,36 @@ class LookSet:
 
     def frames(self, camera: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Give a camera's pictures of some looks, uint8 [n, H, W, 3]."""
-        name, found = f"frames/{camera}", list[NDArray[np.uint8]]()
-        for row in rows.tolist():
-            number = bisect.bisect_right(self.starts, row) - 1
-            found.append(self.files[number].row(name, row - self.starts[number]))
-        return np.stack(found)
+        return np.stack([f.row(f"frames/{camera}", at) for f, at in self._placed(rows)])
+
+    def geometry(self, camera: str, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Give what a camera measured in some looks.
+
+        Returns:
+            "depth" float32 [n, H, W] metres, "extrinsics" [n, 4, 4], "intrinsics" [n, 3, 3].
+        """
+        placed = self._placed(rows)
+        return {
+            what: np.stack([f.row(f"{what}/{camera}", at) for f, at in placed])
+            for what in ("depth", "extrinsics")
+        } | {"intrinsics": np.stack([f.whole(f"intrinsics/{camera}") for f, _ in placed])}
+
+    def _placed(self, rows: NDArray[np.int64]) -> list[tuple[LooksFile, int]]:
+        """The file of each look, and its row there."""
+        numbers = [bisect.bisect_right(self.starts, row) - 1 for row in rows.tolist()]
+        return [
+            (self.files[n], row - self.starts[n])
+            for n, row in zip(numbers, rows.tolist(), strict=True)
+        ]
 
     def hash(self) -> str:
         """Hash of what decides the content, wherever the files lie."""
         return content_hash([f.info.to_json() for f in self.files])
 
 
-def open_looks(folders: Sequence[Path], cameras: Sequence[str], proprio: str) -> LookSet:
+def open_looks(
+    folders: Sequence[Path], cameras: Sequence[str], proprio: str, *, depth: bool = False
+) -> LookSet:
     """Open all looks below folders; see `LookSet` and `LooksFile` for errors."""
     paths = [path for folder in folders for path in sorted(folder.rglob("*.safetensors"))]
-    return LookSet([LooksFile(path) for path in paths], cameras, proprio)
+    return LookSet([LooksFile(path) for path in paths], cameras, proprio, depth=depth)

@@ -328,7 +328,8 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
     if tiny:
         config = dataclasses.replace(
             config,
-            net=NetConfig(width=96, blocks=3, heads=3, adaln_rank=16, text_dim=32),
+            # three blocks to look with, and one in which actions read what was found
+            net=NetConfig(width=96, blocks=4, heads=3, adaln_rank=16, text_dim=32),
             vae=VaeConfig(
                 base_dim=12, dim_mult=(1, 2, 2), num_res_blocks=1, normalise=False, patch=2
             ),

@@ -309,7 +309,10 @@ class CosmosNet(nn.Module):
         return whole
 
     def look(self, latents: Tensor, text: list[KV]) -> Tensor:
-        """What the blocks make of given frames alone, before anything is read out.
+        """What all blocks but the last make of given frames alone.
+
+        Slots attend to each block's input: what the last block makes of the given frames no
+        other slot ever sees, so what is to be learnt from them must be there before.
 
         Args:
             latents: [R, C, F, h, w], the first F frames, all of them given.
@@ -322,7 +325,8 @@ class CosmosNet(nn.Module):
         clean = torch.ones(rows, count, dtype=torch.bool, device=latents.device)
         times = torch.zeros(rows, count, device=latents.device)
         x, time, shared, turn = self._entered(latents, clean, times, range(count))
-        x = self.stack(x, time, shared, text, turn)
+        for block, kv in zip(self._blocks()[:-1], text[:-1], strict=True):
+            x, _ = block(x, time, shared, kv, turn, None)
         return x.unflatten(1, (count, h // self.config.patch, w // self.config.patch))
 
     def _entered(

@@ -7,6 +7,7 @@ Axes: B rows, H horizon, A action channels.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -28,9 +29,12 @@ from policies.spatialvla.config import FAMILY_NAME, Mask, SpatialVLAConfig, Time
 from policies.spatialvla.expert import DeepExpert, LateExpert
 from policies.spatialvla.inputs import Inputs, draw_flow, from_batch
 from policies.spatialvla.masks import CACHEABLE, Role, attention_mask, positions
-from policies.spatialvla.perception import PositionEmbedding, clip_vision, projector, see
-from policies.spatialvla.text import ByteTokenizer, Tokenizer, load_tokenizer
+from policies.spatialvla.perception import PositionEmbedding, Seen, clip_vision, projector, see
+from policies.spatialvla.text import Tokenizer, WordTokenizer, load_tokenizer
 from policies.spatialvla.transformer import KeyValues, Stack, run_layers
+from policies.training.backbone import BackbonePart, Reading
+from policies.training.trainable import Part
+from wamsim.conventions import PROPRIOS, Orientation
 
 STD_FLOOR = 1e-8  # 3dvla_late_fusion train/utils_flow.py adds it when normalising
 
@@ -66,14 +70,14 @@ class SpatialVLA(Pretrained, nn.Module):
     """The network of one variant.
 
     Args:
-        config: Which, and how large. Statistics start as the identity, the tokenizer as bytes.
+        config: Which, and how large. Statistics start as the identity, the tokenizer as words.
     """
 
     def __init__(self, config: SpatialVLAConfig) -> None:
         nn.Module.__init__(self)
         self.config = config
         self.identity = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
-        self.tokenizer: Tokenizer = ByteTokenizer()
+        self.tokenizer: Tokenizer = WordTokenizer(config.vocab)
         self.vision = clip_vision(config.vision)
         self.position_embedding = PositionEmbedding(config.vision.width)
         self.projector = projector(config.vision.width, config.language.width)
@@ -140,14 +144,8 @@ class SpatialVLA(Pretrained, nn.Module):
             trim: Cut off padding that no row of the batch needs. It is masked, so only time
                 and rounding change; training can afford that.
         """
-        config, ids, read = self.config, inputs.ids, inputs.words
-        seen, real = see(inputs, config, self.vision, self.position_embedding, self.projector)
-        if trim:  # padding comes last in both
-            most, longest = int(real.sum(1).max()), int(read.sum(1).max())
-            seen, real = seen[:, :most], real[:, :most]
-            ids, read = ids[:, :longest], read[:, :longest]
-        tokens = torch.cat((seen, self.language.embed_tokens(ids)), 1)
-        valid = torch.cat((real, read), 1)
+        config = self.config
+        tokens, valid, _ = self._embedded(inputs, trim=trim)
         state = None if inputs.state is None else self.normalise(inputs.state, "proprio")
         roles = [Role.PREFIX] * tokens.shape[1]
         places = positions(valid)
@@ -162,6 +160,18 @@ class SpatialVLA(Pretrained, nn.Module):
             stack = self.expert.model if isinstance(self.expert, LateExpert) else self.language
             kept = run_layers([(stack.layers, tokens)], stack.config, mask, places)[1]
         return Prefix(tokens, valid, state, kept)
+
+    def _embedded(self, inputs: Inputs, *, trim: bool) -> tuple[Tensor, Tensor, Seen]:
+        """Visual tokens, then words: [B, S, W], which are real, and what was seen."""
+        ids, read = inputs.ids, inputs.words
+        seen = see(inputs, self.config, self.vision, self.position_embedding, self.projector)
+        visual, real = seen.tokens, seen.valid
+        if trim:  # padding comes last in both
+            most, longest = int(real.sum(1).max()), int(read.sum(1).max())
+            visual, real = visual[:, :most], real[:, :most]
+            ids, read = ids[:, :longest], read[:, :longest]
+        tokens = torch.cat((visual, self.language.embed_tokens(ids)), 1)
+        return tokens, torch.cat((real, read), 1), seen
 
     def suffix_roles(self) -> list[Role]:
         """Roles of the tokens behind the prefix, in order."""
@@ -283,6 +293,49 @@ class SpatialVLA(Pretrained, nn.Module):
         # Beta(1.5, 1) has the distribution function t^1.5; range as in openpi
         return uniform ** (1.0 / 1.5) * 0.999 + 0.001
 
+    def parts(self) -> dict[str, Part]:
+        """What is trained by itself beforehand: "backbone", all that stands before the expert.
+
+        Not where several moments are looked at: the parts of a look would be no picture's.
+        """
+        return {"backbone": self._backbone()} if self.config.frame_offsets == (0,) else {}
+
+    def _backbone(self) -> BackbonePart:
+        config = self.config
+
+        def read(batch: Batch) -> Reading:
+            inputs = from_batch(batch, config, self.tokenizer, self.device)
+            tokens, valid, seen = self._embedded(inputs, trim=True)
+            # the late experts' language model reads causally
+            kind = config.mask if config.deep else Mask.CAUSAL
+            mask = attention_mask(kind, [Role.PREFIX] * tokens.shape[1], valid)
+            # A deep expert attends to each layer's input: what the last one makes of it comes
+            # too late (DECISIONS 52). All variants share this, so it holds for all.
+            layers = self.language.layers[: self.language.config.depth - 1]
+            hidden = run_layers(
+                [(layers, tokens)],
+                dataclasses.replace(self.language.config, depth=len(layers)),
+                mask,
+                positions(valid),
+            )[0][0]
+            # the last word sees all that was seen and read
+            visual = tokens.shape[1] - int(inputs.words.sum(1).max())
+            last = visual + inputs.words.sum(1) - 1
+            out = hidden[torch.arange(len(last), device=last.device), last]
+            return Reading(out=out[:, None], seen=seen.patches)
+
+        return BackbonePart(
+            self,
+            prefixes=("vision.", "position_embedding.", "projector.", "language."),
+            spec=dataclasses.replace(
+                self.batch_spec, proprio=PROPRIOS[config.proprio_name], keyframe=True
+            ),
+            read=read,
+            width=config.language.width,
+            orientation=Orientation.UPRIGHT,
+            whole=config.image.keeps_all,
+        )
+
     # -------------------------------------------------------------- save, load
 
     @classmethod
@@ -317,7 +370,7 @@ class SpatialVLA(Pretrained, nn.Module):
                 f"{STATISTICS} is missing; without it actions have no units. Folder: {folder}"
             ) from error
         model.set_statistics(Statistics.from_json(text))
-        model.tokenizer = load_tokenizer(folder)
+        model.tokenizer = load_tokenizer(folder, model.config.vocab)
         return model
 
 

@@ -6,6 +6,8 @@ Source: ZCMax/LLaVA-3D llava/model (llava_arch.py, multimodal_encoder/).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -55,22 +57,34 @@ def projector(vision_width: int, language_width: int) -> nn.Sequential:
     )
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a look is to the language model.
+
+    Attributes:
+        tokens: [B, K, W], visual tokens.
+        valid: bool [B, K], which of them are real.
+        patches: [B, V, S, S, W], what every patch would be as a token of its own.
+    """
+
+    tokens: Tensor
+    valid: Tensor
+    patches: Tensor
+
+
 def see(
     inputs: Inputs,
     config: SpatialVLAConfig,
     vision: CLIPVisionModel,
     position: PositionEmbedding,
     project: nn.Sequential,
-) -> tuple[Tensor, Tensor]:
+) -> Seen:
     """Turn pictures and depth into visual tokens.
 
     Args:
         inputs: B rows of V views.
         config: Select layer, voxels, capacity.
         vision, position, project: The modules.
-
-    Returns:
-        Tokens [B, K, W], and which are real, bool [B, K].
     """
     side = config.vision.side
     rows, views = inputs.pictures.shape[:2]
@@ -82,7 +96,8 @@ def see(
     if not config.use_depth:
         # LLaVA-3D's 2-D path multiplies the position embedding by zero and pools nothing
         valid = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
-        return project(patches), valid
+        tokens = project(patches)
+        return Seen(tokens, valid, tokens.unflatten(1, (views, side, side)))
     assert inputs.depth is not None
     assert inputs.intrinsics is not None
     assert inputs.extrinsics is not None
@@ -93,11 +108,12 @@ def see(
         image_size=config.vision.image_size,
         side=side,
     ).flatten(1, 3)
+    patches = patches + position(points.to(patches.dtype))
     tokens, valid = pool_voxels(
-        patches + position(points.to(patches.dtype)),
+        patches,
         points,
         voxel_m=config.voxel_m,
         capacity=config.visual_tokens,
         seeds=inputs.seeds,
     )
-    return project(tokens), valid
+    return Seen(project(tokens), valid, project(patches).unflatten(1, (views, side, side)))

@@ -37,8 +37,9 @@ LLAMA_12 = TransformerConfig(
 )  # fmt: skip
 
 _TINY_VISION = VisionConfig(image_size=64, patch=8, width=64, depth=3, heads=4, ffn=128)
+# three layers to look and read with, and one in which actions read what was found
 _TINY_LANGUAGE = TransformerConfig(
-    blocks=Blocks.LLAMA, width=96, depth=3, heads=4, kv_heads=4, head_dim=24, ffn=256,
+    blocks=Blocks.LLAMA, width=96, depth=4, heads=4, kv_heads=4, head_dim=24, ffn=256,
     norm_eps=1e-5,
 )  # fmt: skip
 _TINY_EXPERTS = {
@@ -73,9 +74,10 @@ def preset(variant: str, name: str) -> SpatialVLAConfig:
         preset=name,
         vision=vision,
         language=_TINY_LANGUAGE if tiny else LLAMA_7B,
-        vocab=260 if tiny else 32_000,
-        # ours: LLaVA's own limit is 4096 for the whole sequence; 64 words are plenty
-        text_tokens=128,
+        vocab=4096 if tiny else 32_000,
+        # LIBERO's longest instruction has 19 words; LLaVA's own limit is 4096 for the whole
+        # sequence, and of the published tokenizer's pieces 128 are plenty
+        text_tokens=32 if tiny else 128,
         expert=(_TINY_EXPERTS if tiny else _PUBLISHED_EXPERTS)[variant],
         mask=Mask.PI0 if deep else Mask.CAUSAL,
         image=ImageSteps(size=(size, size), resample=Resample.BICUBIC),

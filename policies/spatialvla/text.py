@@ -1,4 +1,4 @@
-"""Instructions to token ids: bytes without any vocabulary file, or the published tokenizer."""
+"""Instructions to token ids: words without any vocabulary file, or the published tokenizer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from policies.checkpoint import CheckpointMismatch
+from policies.words import word_ids
 from wamsim.errors import WamsimError
 
 TOKENIZER_FOLDER = "tokenizer"
-_PAD, _BOS, _FIRST_BYTE = 0, 1, 2  # our own numbering
+_PAD, _BOS = 0, 1  # our own numbering
 
 
 class InstructionTooLong(WamsimError):
@@ -34,17 +35,22 @@ class Tokenizer(Protocol):
         ...
 
 
-class ByteTokenizer:
-    """UTF-8 bytes behind a beginning-of-sequence token; needs no file."""
+class WordTokenizer:
+    """Words behind a beginning-of-sequence token; needs no file. See `policies.words`.
 
-    size = _FIRST_BYTE + 256
+    Args:
+        size: Number of ids.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def encode(self, text: str) -> list[int]:
-        """Give 1 + number-of-bytes ids."""
-        return [_BOS, *(b + _FIRST_BYTE for b in text.encode())]
+        """Give 1 + number-of-words ids."""
+        return [_BOS, *(i + _BOS for i in word_ids(text, self.size - _BOS))]
 
     def save(self, folder: Path) -> None:
-        """Nothing to write: its absence means bytes."""
+        """Nothing to write: its absence means words."""
 
 
 class PublishedTokenizer:
@@ -73,10 +79,10 @@ class PublishedTokenizer:
         self._own.save_pretrained(str(folder / TOKENIZER_FOLDER))
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read the tokenizer beside weights of ours; bytes where there is none."""
+def load_tokenizer(folder: Path, size: int) -> Tokenizer:
+    """Read the tokenizer beside weights of ours; where there is none, `size` ids of words."""
     own = folder / TOKENIZER_FOLDER
-    return PublishedTokenizer(own) if own.is_dir() else ByteTokenizer()
+    return PublishedTokenizer(own) if own.is_dir() else WordTokenizer(size)
 
 
 def tokenise(

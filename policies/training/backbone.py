@@ -258,13 +258,23 @@ class BackbonePart:
             terms |= along
             total = total + torch.stack(list(along.values())).sum()
         if self.looks is not None:
-            assert batch.seed is not None
-            sight = self.looks.draw(batch.seed.tolist(), held_out=not self._model.training)
-            looked = self._looked(sight)[0]
+            looked, pointed = self.pointed(batch)
             terms |= looked
-            weights = {"place": PLACE_WEIGHT}
-            total = total + sum((weights.get(n, 1.0) * v for n, v in looked.items()), 0 * actions)
+            total = total + pointed
         return {**terms, "total": total}
+
+    def pointed(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Point in looks that the batch's seeds choose.
+
+        Returns:
+            The terms, see `_looked`, and their weighted sum.
+        """
+        assert self.looks is not None
+        assert batch.seed is not None
+        sight = self.looks.draw(batch.seed.tolist(), held_out=not self._model.training)
+        looked = self._looked(sight)[0]
+        weighted = [PLACE_WEIGHT * v if n == "place" else v for n, v in looked.items()]
+        return looked, torch.stack(weighted).sum()
 
     @torch.no_grad()
     def finish(self, batches: Iterable[Batch]) -> dict[str, float]:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from policies.batch import Batch, BatchSpec
 from policies.checkpoint import WEIGHTS, CheckpointMismatch
 from policies.training.backbone import BackbonePart
 from policies.training.config import TrainConfig
-from policies.training.features import Source, cache_features
+from policies.training.features import FeatureCache, Source, cache_features
 from policies.training.looks import LookSampler
 from policies.training.loop import Events, Trainer
+from policies.training.rehearsal import Rehearsal
 from policies.training.sampling import Sampler, split
 from policies.training.statistics import statistics_of
 from policies.training.trainable import Part, Trainable, adopt, part_of, trainable_of
@@ -33,10 +33,6 @@ from wamsim.whole_file import write_whole
 CHECKPOINT, ABOUT = "checkpoint", "training.json"
 WHOLE = "all"
 FINISH_BATCHES = 8  # for measuring a finished part
-LOOKS_ARE_FOR_BACKBONES = (
-    "only a backbone learns from looks. Train it first with `--part backbone --looks N`, and give "
-    "the rest its checkpoint with --backbone."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +50,8 @@ class Job:
         part: "all", or the name of a part.
         taken: Part's name -> checkpoint to take it from.
         half: Write the checkpoint's weights in half precision.
-        looks: What a backbone also learns to point in, or None.
+        looks: What a backbone also learns to point in, by itself or, so that it does not
+            forget how, within the whole model; or None.
     """
 
     name: str
@@ -79,7 +76,7 @@ def train(job: Job, events: Events | None = None) -> Path:
     Raises:
         NotTrainable, UnknownName: The policy has no weights, or not that part.
         UnusableDemonstrations, ConventionMismatch: The data do not fit the model, or looks
-            were given for something else than a backbone.
+            were given for a part that does not look.
         ConfigurationMismatch: The folder holds another training.
         FloatingPointError: A loss is not finite; names the term.
     """
@@ -87,20 +84,24 @@ def train(job: Job, events: Events | None = None) -> Path:
     model, config = trainable_of(job.policy, job.name), job.config
     assert isinstance(model, nn.Module)
     torch.set_num_threads(config.threads)
-    model.set_statistics(statistics_of(job.demonstrations, model.batch_spec, model))
+    part = None if job.part == WHOLE else part_of(model, job.part, job.name)
+    spec = model.batch_spec if part is None else part.batch_spec
+    model.set_statistics(statistics_of(job.demonstrations, spec, model))
     taken: tuple[str, ...] = ()
     for name, source in job.taken.items():
         brought = part_of(model, name, job.name)
         adopt(model, brought, source)
         taken += brought.prefixes
-    part = None if job.part == WHOLE else part_of(model, job.part, job.name)
+    looking = None
     if job.looks is not None:
-        if not isinstance(part, BackbonePart):
-            raise UnusableDemonstrations(LOOKS_ARE_FOR_BACKBONES)
-        part.look_at(LookSampler(job.looks, part.batch_spec))
+        looking = part or part_of(model, "backbone", job.name)
+        if not isinstance(looking, BackbonePart):
+            raise UnusableDemonstrations(
+                f"a {job.part} does not look. Leave out --looks, or train the backbone."
+            )
+        looking.look_at(LookSampler(job.looks, looking.batch_spec))
     for parameter in () if part is None else part.parameters():
         parameter.requires_grad_(True)  # frozen beside the rest, free by itself
-    spec = model.batch_spec if part is None else part.batch_spec
     learn, held_out = split(job.demonstrations, config.validate_every)
     sampler = Sampler(
         job.demonstrations, spec, learn, batch=config.batch, seed=config.seed, shift=config.shift
@@ -111,16 +112,19 @@ def train(job: Job, events: Events | None = None) -> Path:
             job.demonstrations, spec, held_out, batch=config.batch, seed=config.seed + 1
         )
     document = _describe(job)
-    cached = partial(
-        cache_features, model, getattr(part or model, "frozen_features", None),
-        cache=job.cache, batch=config.batch, progress=events.features,
-    )  # fmt: skip
-    features = cached(Source.of_set(sampler))
+
+    def cached(whose: Any, source: Source) -> FeatureCache | None:
+        return cache_features(
+            model, getattr(whose, "frozen_features", None), source,
+            cache=job.cache, batch=config.batch, progress=events.features,
+        )  # fmt: skip
+
+    features = cached(part or model, Source.of_set(sampler))
     for one in (sampler, validation):
         if one is not None:
             one.features = features
-    if isinstance(part, BackbonePart) and part.looks is not None:
-        part.looks.features = cached(part.looks.source)
+    if looking is not None and looking.looks is not None:
+        looking.looks.features = cached(looking, looking.looks.source)
     if config.taken_lr == 0.0:  # after features: they are of what is frozen in every training
         for name, parameter in model.named_parameters():
             if name.startswith(taken):
@@ -128,7 +132,7 @@ def train(job: Job, events: Events | None = None) -> Path:
     model.train()
     trainer = Trainer(
         model=model,
-        learner=part or model,
+        learner=part or (model if looking is None else Rehearsal(model, looking)),
         config=config,
         folder=job.out,
         train=sampler,
@@ -163,6 +167,11 @@ def spec_of(policy: Any, name: str, parts: Sequence[str] = ()) -> BatchSpec:
     for part in parts:
         part_of(model, part, name)
     return model.batch_spec
+
+
+def looks_spec_of(policy: Any, name: str) -> BatchSpec:
+    """Say what a backbone will need of each look; see `spec_of`."""
+    return part_of(trainable_of(policy, name), "backbone", name).batch_spec
 
 
 def save_checkpoint(

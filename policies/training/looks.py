@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,6 +118,12 @@ class LookSampler:
     def make(self, rows: NDArray[np.int64], which: NDArray[np.int64]) -> Sight:
         """Give chosen looks with chosen instructions, [B] each."""
         looks, spec, size = self.looks, self.spec, len(rows)
+        geometry: dict[str, Any] = {}
+        for camera in spec.cameras if spec.depth else ():
+            for what, array in looks.geometry(camera, rows).items():
+                found = torch.from_numpy(array)
+                each = found if what == "intrinsics" else found[:, None]
+                geometry.setdefault(what, {})[camera] = each
         batch = Batch(
             frames={c: torch.from_numpy(looks.frames(c, rows))[:, None] for c in spec.cameras},
             frame_offsets=(0,),
@@ -130,6 +137,7 @@ class LookSampler:
             episode=torch.zeros(size, dtype=torch.int64),
             step=torch.zeros(size, dtype=torch.int64),
             features=None if self.features is None else self.features.of(rows),
+            **geometry,
         )
         return Sight(
             batch=batch,
