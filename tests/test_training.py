@@ -25,7 +25,7 @@ from policies.training.trainable import NotTrainable
 from wamsim import registry
 from wamsim.conventions import DELTA_EEF_GRIPPER_CLOSE_POSITIVE, EEF_AXIS_ANGLE_GRIPPER
 from wamsim.demonstrations import UnusableDemonstrations, open_set, write_demonstration
-from wamsim.errors import ConfigurationMismatch, UnknownName
+from wamsim.errors import ConfigurationMismatch, UnknownName, WamsimError
 from wamsim.keyframes import next_keyframes
 
 SPEC = BatchSpec(
@@ -479,6 +479,10 @@ def test_refusals(squares: Path, tmp_path: Path) -> None:
         train(job(squares, tmp_path / "part", part="tokeniser"))
     with pytest.raises(UnknownName, match="fastwam"):
         registry.make_learner("fastwan")
+    frozen = TrainConfig(steps=4, batch=4, taken_lr=0.0)
+    again = {"backbone": tmp_path / "out" / "checkpoint"}
+    with pytest.raises(WamsimError, match="--taken-lr 0 freezes the backbone that --part backbone"):
+        train(job(squares, tmp_path / "b", part="backbone", taken=again, config=frozen))
 
 
 def test_statistics_go_with_the_checkpoint(squares: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from policies.training.sampling import Sampler, split
 from policies.training.statistics import statistics_of
 from policies.training.trainable import Part, Trainable, adopt, part_of, trainable_of
 from wamsim.demonstrations import DemonstrationSet, UnusableDemonstrations
+from wamsim.errors import WamsimError
 from wamsim.looks import LookSet
 from wamsim.provenance import content_hash, weights_hash
 from wamsim.whole_file import write_whole
@@ -77,6 +78,7 @@ def train(job: Job, events: Events | None = None) -> Path:
         NotTrainable, UnknownName: The policy has no weights, or not that part.
         UnusableDemonstrations, ConventionMismatch: The data do not fit the model, or looks
             were given for a part that does not look.
+        WamsimError: The part that is to be trained would be frozen.
         ConfigurationMismatch: The folder holds another training.
         FloatingPointError: A loss is not finite; names the term.
     """
@@ -85,6 +87,11 @@ def train(job: Job, events: Events | None = None) -> Path:
     assert isinstance(model, nn.Module)
     torch.set_num_threads(config.threads)
     part = None if job.part == WHOLE else part_of(model, job.part, job.name)
+    if config.taken_lr == 0.0 and job.part in job.taken:
+        raise WamsimError(
+            f"--taken-lr 0 freezes the {job.part} that --part {job.part} is to train on from a "
+            f"checkpoint. Leave out one of the three."
+        )
     spec = model.batch_spec if part is None else part.batch_spec
     model.set_statistics(statistics_of(job.demonstrations, spec, model))
     taken: tuple[str, ...] = ()
