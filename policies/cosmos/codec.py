@@ -34,6 +34,7 @@ def build_vae(config: VaeConfig) -> AutoencoderKLWan:
     if config.patch > 1:
         channels = 3 * config.patch**2
         sizes.update(patch_size=config.patch, in_channels=channels, out_channels=channels)
+        sizes.update(is_residual=True, decoder_base_dim=config.base_dim)
         # time is halved twice, in the last two levels
         spatial_only = len(config.dim_mult) - 1 - 2
         sizes.update(temperal_downsample=[False] * spatial_only + [True, True])

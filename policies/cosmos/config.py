@@ -72,8 +72,9 @@ class VaeConfig:
     Attributes:
         normalise: Use Wan2.1's latent means and deviations (diffusers' defaults); those of
             the tiny autoencoder, which is trained here, are measured.
-        patch: Pictures are first cut into patches of this side, as Wan2.2's are, for speed;
-            with fewer levels the whole still divides by 8.
+        patch: Above 1 it has Wan2.2's form, which is faster and learns sooner: pictures are
+            first cut into patches of this side, with fewer levels so that the whole still
+            divides by 8, and there are shortcuts past what halves and doubles them.
     """
 
     base_dim: int = 96
@@ -331,7 +332,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             # three blocks to look with, and one in which actions read what was found
             net=NetConfig(width=96, blocks=4, heads=3, adaln_rank=16, text_dim=32),
             vae=VaeConfig(
-                base_dim=12, dim_mult=(1, 2, 2), num_res_blocks=1, normalise=False, patch=2
+                base_dim=8, dim_mult=(1, 4, 4), num_res_blocks=1, normalise=False, patch=2
             ),
             text=TextConfig(max_tokens=32, own=True),  # LIBERO's longest has 19 words
             images=(),  # drawn as they are seen

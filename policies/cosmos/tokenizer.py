@@ -6,7 +6,7 @@ simulator frames first, laid out as slots lay them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
     from policies.cosmos.model import CosmosModel
 
 WHOLE = 4  # the whole layout costs more than twice as much, and shows little that is new
+# Of so many samples one is learnt in the layout, the others' pictures as stills: a picture in
+# its slot costs six times as much (black slots before it, four frames each) and shows no more.
+STILLS_A_CLIP = 8
 
 
 class CodecPart:
     """The autoencoder of a model as a learner; see `policies.training.trainable.Part`.
 
-    Most batches show the layout up to the present's pictures; one in `WHOLE` (drawn by its
-    seeds) up to the future's, which come after the present's and after black slots. Black
-    slots are part of the clip and none of the loss.
+    What pictures look like it learns from the present's, each a video of one frame; slots from
+    some samples' layouts: mostly up to the present's pictures, in one batch of `WHOLE` (drawn
+    by its seeds) up to the future's, which come after the present's and after black slots.
+    Black slots are part of the clip and none of the loss.
 
     Args:
         model: Its owner.
@@ -49,14 +53,29 @@ class CodecPart:
         return self._model.codec.parameters()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Terms: "reconstruction" (`picture_error`), "kl" in nats a number, "total"."""
-        codec, pictures = self._model.codec, self._pictures(batch)
+        """Terms: "reconstruction" (`picture_error`), "kl" in nats a number, "total".
+
+        Each is the mean of what stills and layouts give.
+        """
+        codec, layout = self._model.codec, self._model.config.layout
+        pictures = self._pictures(batch)
+        now = torch.cat([pictures[k] for k in layout.places(SlotKind.IMAGE)])
+        stills = codec.video([now], self._model.config.image_size, len(now))
+        clips = max(1, batch.size // STILLS_A_CLIP)
         future = batch.seed is None or int(batch.seed.sum()) % WHOLE == 0
-        video, places = self._clip(pictures, batch.size, future=future)
-        posterior = codec.posterior(video)
-        found = cast(Any, codec.vae.decode(posterior.sample())).sample
-        errors = [picture_error(_slot(found, k), _slot(video, k)) for k in places]
-        return vae_terms(torch.stack(errors).mean(), posterior)
+        some = {k: picture[:clips] for k, picture in pictures.items()}
+        video, places = self._clip(some, clips, future=future)
+        parts = [
+            self._terms(stills, lambda frames: [frames]),
+            self._terms(video, lambda frames: [_slot(frames, k) for k in places]),
+        ]
+        return {name: torch.stack([p[name] for p in parts]).mean() for name in parts[0]}
+
+    def _terms(self, video: Tensor, shown: Callable[[Tensor], list[Tensor]]) -> dict[str, Tensor]:
+        posterior = self._model.codec.posterior(video)
+        found = cast(Any, self._model.codec.vae.decode(posterior.sample())).sample
+        pairs = zip(shown(found), shown(video), strict=True)
+        return vae_terms(torch.stack([picture_error(f, v) for f, v in pairs]).mean(), posterior)
 
     def after_step(self) -> None:
         """Nothing."""
