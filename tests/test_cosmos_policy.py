@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +161,27 @@ def test_prefix_latents_equal_those_of_the_whole_video(direct_model: CosmosModel
     for count in (1, 4, 8):
         part = direct_model.encode_pictures(pictures, 2, count=count)
         torch.testing.assert_close(part, whole[:, :, :count], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{}, {"patch": 1, "dim_mult": (1, 1, 2, 2)}])
+def test_slots_are_encoded_as_diffusers_encodes_their_video(change: dict[str, Any]) -> None:
+    """Piece by piece, for one row while all are black, and two videos from one beginning."""
+    from policies.cosmos.codec import Codec
+
+    torch.manual_seed(0)
+    codec = Codec(dataclasses.replace(tiny().vae, **change)).eval()
+    codec.measure_scale(torch.randn(1, 16, 4, 2, 2) * 3 + 1)
+    a, b, c = (torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8) for _ in range(3))
+    start: list[torch.Tensor | None] = [None, None, a, None]
+    found = codec.encode_ends(start, [[b, c], [c]], (32, 32), 2)
+    for end, latents in zip(([b, c], [c]), found, strict=True):
+        with torch.no_grad():
+            mean = codec.posterior(codec.video([*start, *end], (32, 32), 2)).mean
+        expected = (mean - codec.mean.view(1, -1, 1, 1, 1)) / codec.std.view(1, -1, 1, 1, 1)
+        torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
+    black = codec.encode([None, None], (32, 32), 3)
+    assert black.shape == (3, 16, 2, 4, 4)
+    torch.testing.assert_close(black[:2], found[0][:, :, :2])
 
 
 def test_encode_gives_the_training_slots(direct_model: CosmosModel) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify
 from torch import Tensor, nn
 
 from policies.cosmos.config import VaeConfig
@@ -91,6 +91,13 @@ class Codec(nn.Module):
     def _device(self) -> torch.device:
         return next(self.vae.parameters()).device
 
+    def frames(self, slot: Tensor | None, size: tuple[int, int], rows: int, count: int) -> Tensor:
+        """A slot as `count` equal frames of the video, [B, 3, count, H, W] in [-1, 1]."""
+        black = torch.zeros(rows, *size, 3, dtype=torch.uint8)
+        picture = (black if slot is None else slot).to(self._device).permute(0, 3, 1, 2)
+        pixels = picture.to(self._dtype) / 127.5 - 1.0
+        return pixels[:, :, None].expand(-1, -1, count, -1, -1)
+
     def video(self, slots: Sequence[Tensor | None], size: tuple[int, int], rows: int) -> Tensor:
         """Lay slots out as the video that the autoencoder sees.
 
@@ -102,20 +109,45 @@ class Codec(nn.Module):
         Returns:
             [B, 3, 1 + 4 (n - 1), H, W] in [-1, 1].
         """
-        black = torch.zeros(rows, *size, 3, dtype=torch.uint8, device=self._device)
-        frames: list[Tensor] = []
-        for i, slot in enumerate(slots):
-            picture = black if slot is None else slot.to(self._device)
-            frames.extend([picture] * (1 if i == 0 else REPEATS))
-        pixels = torch.stack(frames, dim=1).permute(0, 4, 1, 2, 3)
-        return pixels.to(self._dtype) / 127.5 - 1.0
+        counts = [1 if i == 0 else REPEATS for i in range(len(slots))]
+        pairs = zip(slots, counts, strict=True)
+        return torch.cat([self.frames(slot, size, rows, n) for slot, n in pairs], dim=2)
 
     def encode(self, slots: Sequence[Tensor | None], size: tuple[int, int], rows: int) -> Tensor:
         """Encode slots to the posterior's normalised mean, float32 [B, C, n, h, w]."""
-        with torch.no_grad():
-            mean = self.posterior(self.video(slots, size, rows)).mean
+        return self.encode_ends(slots, [()], size, rows)[0]
+
+    @torch.no_grad()
+    def encode_ends(
+        self,
+        start: Sequence[Tensor | None],
+        ends: Sequence[Sequence[Tensor | None]],
+        size: tuple[int, int],
+        rows: int,
+    ) -> list[Tensor]:
+        """Encode videos that begin alike; what they share is encoded once.
+
+        Args:
+            start: The slots that they share, as `video` takes them.
+            ends: The slots of each that follow.
+            size: (H, W).
+            rows: B.
+
+        Returns:
+            As from `encode`, one for each end.
+        """
+        begun = _Encoding(self, size)
+        for slot in start:
+            begun.add(slot)
+        found: list[Tensor] = []
+        for end in ends:
+            own = begun.copy()
+            for slot in end:
+                own.add(slot)
+            mean = torch.cat(own.means, dim=2).expand(rows, -1, -1, -1, -1)
             centre, spread = self._statistics(mean)
-            return ((mean - centre) / spread).float()
+            found.append(((mean - centre) / spread).float())
+        return found
 
     def posterior(self, video: Tensor) -> Any:
         """Give diffusers' posterior of a video [B, 3, 1 + 4 (n - 1), H, W], not normalised."""
@@ -146,3 +178,43 @@ class Codec(nn.Module):
         mean = self.posterior(pixels).mean
         decoded = cast(Any, self.vae.decode(mean)).sample
         return ((decoded - pixels) ** 2).mean() + 1e-3 * (mean**2).mean()
+
+
+class _Encoding:
+    """Slots put in one behind the other; a copy goes on by itself.
+
+    As diffusers' `AutoencoderKLWan.encode` does it, piece by piece: what its convolutions keep
+    of earlier frames is all that later latents know of them. Black slots that come first are
+    the same in every row, so they are encoded for one.
+    """
+
+    def __init__(self, codec: Codec, size: tuple[int, int]) -> None:
+        self._codec, self._size = codec, size
+        wan = cast(Any, codec.vae)
+        wan.clear_cache()
+        self._kept: list[Tensor | None] = list(wan._enc_feat_map)
+        self._rows = 1
+        self.means: list[Tensor] = []
+
+    def copy(self) -> _Encoding:
+        """Give another that has seen the same."""
+        other = _Encoding(self._codec, self._size)
+        other._kept, other._rows, other.means = list(self._kept), self._rows, list(self.means)
+        return other
+
+    def add(self, slot: Tensor | None) -> None:
+        """Put in the next slot: uint8 [B, H, W, 3], or None for black."""
+        if slot is not None and len(slot) != self._rows:
+            self._rows = len(slot)
+            self._kept = [x if x is None else self._spread(x) for x in self._kept]
+            self.means = [self._spread(x) for x in self.means]
+        wan = cast(Any, self._codec.vae)
+        count = REPEATS if self.means else 1
+        frames = self._codec.frames(slot, self._size, self._rows, count)
+        if wan.config.patch_size is not None:
+            frames = patchify(frames, patch_size=wan.config.patch_size)
+        hidden = wan.encoder(frames, feat_cache=self._kept, feat_idx=[0])
+        self.means.append(wan.quant_conv(hidden).chunk(2, dim=1)[0])
+
+    def _spread(self, rows: Tensor) -> Tensor:
+        return rows.expand(self._rows, *rows.shape[1:])

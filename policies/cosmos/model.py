@@ -146,20 +146,20 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
         return self.codec.encode(laid, self.config.image_size, rows)
 
     def standing(self, pictures: Mapping[int, Tensor], rows: int) -> Tensor:
-        """Encode the future's slots as if they showed the present's pictures.
+        """Encode a video in which nothing moves: the future's slots show the present's pictures.
 
         Args:
             pictures: As `encode_pictures`; the present's are looked at.
             rows: B.
 
         Returns:
-            float32 [B, C, cameras, h, w].
+            float32 [B, C, n, h, w]: all n slots from the first to the future's last picture.
         """
         layout = self.config.layout
         now, then = layout.places(SlotKind.IMAGE), layout.places(SlotKind.FUTURE_IMAGE)
         copies = {later: pictures[i] for i, later in zip(now, then, strict=True)}
         laid = {i: pictures[i] for i in now} | copies
-        return self.encode_pictures(laid, rows, count=then[-1] + 1)[:, :, list(then)]
+        return self.encode_pictures(laid, rows, count=then[-1] + 1)
 
     def inject(self, latents: Tensor, kind: SlotKind, values: Tensor) -> Tensor:
         """Overwrite a slot with tiled numbers, already scaled; gives a new tensor.

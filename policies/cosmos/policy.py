@@ -108,17 +108,17 @@ class CosmosPolicy:
         """
         watch = Stopwatch(self._device)
         pictures = self._present(obs)
-        given = self._given(pictures, obs)
+        standing = self._standing(pictures, obs)
+        given = self._given(pictures, obs, standing)
         watch.lap("encode")
         text = self._embed(obs.instruction)
         watch.lap("text")
-        still = self._standing(pictures, obs)
-        watch.lap("imagine")
+        still = None if standing is None else standing[:, :, self._future_places]
         acted, foreseen, value = self._decide(given, text, obs.seed, still)
         actions = to_numpy(self.model.read(acted, SlotKind.ACTION))
         watch.lap("denoise")
         future = self._future(foreseen, still)
-        frames = self._draw(future, pictures) if obs.imagine else None
+        frames = self._draw(future, pictures, standing) if obs.imagine else None
         latents = to_numpy(future)[:, None]
         watch.lap("imagine")
         return Prediction(
@@ -155,7 +155,9 @@ class CosmosPolicy:
             for place, camera in zip(layout.places(SlotKind.IMAGE), layout.cameras, strict=True)
         }
 
-    def _given(self, pictures: dict[int, Tensor], obs: Observation) -> Tensor:
+    def _given(
+        self, pictures: dict[int, Tensor], obs: Observation, standing: Tensor | None = None
+    ) -> Tensor:
         """Latents [B, C, T, h, w] with the present's slots filled; the rest does not count."""
         model, layout = self.model, self.model.config.layout
         if obs.proprio is None:
@@ -169,7 +171,10 @@ class CosmosPolicy:
             count = len(layout.slots)
             copies = zip(layout.places(SlotKind.FUTURE_IMAGE), pictures.values(), strict=True)
             pictures = {**pictures, **dict(copies)}
-        encoded = model.encode_pictures(pictures, obs.batch, count=count)
+        if standing is None or self._encode_all:
+            encoded = model.encode_pictures(pictures, obs.batch, count=count)
+        else:  # it begins with the present
+            encoded = standing[:, :, :count]
         shape = (obs.batch, encoded.shape[1], len(layout.slots), *encoded.shape[3:])
         latents = encoded.new_zeros(shape)
         latents[:, :, :count] = encoded
@@ -180,15 +185,14 @@ class CosmosPolicy:
     # ---------------------------------------------------------------- imagination
 
     def _standing(self, pictures: dict[int, Tensor], obs: Observation) -> Tensor | None:
-        """What futures are told as changes from [B, C, cams, h, w], where they are."""
+        """What futures are told as changes from, where they are; as `CosmosModel.standing`."""
         if not self.model.config.change_spread:
             return None
         return self.model.standing(pictures, obs.batch)
 
     def _future(self, latents: Tensor, still: Tensor | None) -> Tensor:
         """Latents of the future pictures [B, cams, C, h, w]."""
-        places = list(self.model.config.layout.places(SlotKind.FUTURE_IMAGE))
-        return self.model.as_latents(latents[:, :, places], still).transpose(1, 2)
+        return self.model.as_latents(latents[:, :, self._future_places], still).transpose(1, 2)
 
     @torch.inference_mode()
     def encode(self, frames: Frames) -> NDArray[Any]:
@@ -251,7 +255,7 @@ class CosmosPolicy:
             uint8 [B, 1, H, cams * W, 3], cameras side by side.
         """
         future = torch.from_numpy(np.asarray(latents, np.float32))[:, 0].to(self._device)
-        before = self.model.encode_pictures({}, 1, count=self._first_future)
+        before = self.model.encode_pictures({}, 1, count=self._future_places[0])
         return self._pictures(before.repeat(len(future), 1, 1, 1, 1), future.transpose(1, 2))
 
     def pictures(self, frames: Frames) -> Frames:
@@ -266,14 +270,20 @@ class CosmosPolicy:
         processed = process(self.model.config.images, frames).numpy()
         return np.concatenate(np.moveaxis(processed[:, 1:], 2, 0), axis=-2)
 
-    def _draw(self, future: Tensor, pictures: dict[int, Tensor]) -> Frames:
+    def _draw(
+        self, future: Tensor, pictures: dict[int, Tensor], standing: Tensor | None = None
+    ) -> Frames:
         """Draw the future after the present; injected slots are black again, as published."""
-        before = self.model.encode_pictures(pictures, len(future), count=self._first_future)
+        count = self._future_places[0]
+        if standing is None:
+            before = self.model.encode_pictures(pictures, len(future), count=count)
+        else:
+            before = standing[:, :, :count]
         return self._pictures(before, future.transpose(1, 2))
 
     @property
-    def _first_future(self) -> int:
-        return self.model.config.layout.places(SlotKind.FUTURE_IMAGE)[0]
+    def _future_places(self) -> list[int]:
+        return list(self.model.config.layout.places(SlotKind.FUTURE_IMAGE))
 
     def _pictures(self, before: Tensor, future: Tensor) -> Frames:
         """Decode [B, C, n, h, w] and what follows it; pictures of the latter, side by side."""

@@ -133,12 +133,17 @@ def picture_latents(
     model: CosmosModel, pictures: dict[int, Tensor], rows: int
 ) -> dict[str, Tensor]:
     """Encode pictures in their slots; as `CosmosModel.frozen_features`, slots rising."""
-    places = sorted(pictures)
+    layout, places = model.config.layout, sorted(pictures)
+    now, then = layout.places(SlotKind.IMAGE), layout.places(SlotKind.FUTURE_IMAGE)
+    start = [pictures.get(i) for i in range(then[0])]
     # causal: nothing after the last picture is needed
-    seen = model.encode_pictures(pictures, rows, count=places[-1] + 1)[:, :, places]
-    found = {"pictures": seen}
+    ends = [[pictures[i] for i in then]]
     if model.config.change_spread:
-        found["standing"] = model.standing(pictures, rows)
+        ends.append([pictures[i] for i in now])  # the future's slots if nothing moved
+    seen, *standing = model.codec.encode_ends(start, ends, model.config.image_size, rows)
+    found = {"pictures": seen[:, :, places]}
+    if standing:
+        found["standing"] = standing[0][:, :, list(then)]
     return found
 
 
