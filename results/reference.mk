@@ -16,15 +16,16 @@ FIRST    := --data $(DEMOS) --device $(DEVICE)
 LEARN    := --data $(DEMOS) --data $(PRACTICE) --device $(DEVICE)
 
 # Families whose backbone learns to look before actions are learnt. Variants share it, but for
-# the one that is to learn no video: fastwam's learns video along.
-BACKBONES    := smolvla_world fastwam cosmos
-OWN_BACKBONE := fastwam.no_video_cotrain
+# the one that is to learn no video (fastwam's learns video along) and the one in which pictures
+# attend to words.
+BACKBONES    := smolvla_world fastwam cosmos spatialvla
+OWN_BACKBONE := fastwam.no_video_cotrain spatialvla.deep_fusion
 
 # Every n-th env step is a sample, of 120,000. Latents of videos are computed once for every
 # sample, which takes a quarter of an hour of a core for 20,000 of fastwam's.
 EVERY         := 4
 EVERY_fastwam := 6
-EVERY_cosmos  := 6
+EVERY_cosmos  := 8
 
 FASTWAM    := fastwam joint idm no_video_cotrain
 COSMOS     := direct
@@ -33,7 +34,11 @@ SPATIALVLA := late_fusion_gemma late_fusion_llama deep_fusion
 FLOW_HWM   := base split_attention
 
 # Variants that imagine nothing, or not through a tokenizer, have none to take.
-NO_TOKENIZER := smolvla_world.base $(SPATIALVLA:%=spatialvla.%)
+NO_TOKENIZER := smolvla_world.base $(SPATIALVLA:%=spatialvla.%) spatialvla
+
+# What would forget how to look while it learns to act goes on looking (DECISIONS 53).
+LOOKS   := --looks 13500
+LOOKING := fastwam cosmos spatialvla
 
 POLICIES := $(FASTWAM:%=fastwam.%) $(COSMOS:%=cosmos.%) $(SMOLVLA:%=smolvla_world.%) \
             $(SPATIALVLA:%=spatialvla.%)
@@ -73,35 +78,37 @@ $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
 	$(WAMSIM) train -p $* --part tokenizer $(FIRST) --every $(EVERY) --out $(WORK)/tokenizer-$* $(TOKENIZER_$*)
 
 TOKENIZER_fastwam       := --steps 2200 --batch 4 --lr 4e-3
-TOKENIZER_cosmos        := --steps 2200 --batch 4 --lr 4e-3
+TOKENIZER_cosmos        := --steps 2000 --batch 8 --lr 4e-3
 TOKENIZER_flow_hwm      := --steps 2200 --batch 4 --lr 4e-3
 TOKENIZER_smolvla_world := --steps 2000 --batch 16 --lr 1e-3
 
 # Then backbones, which look through the tokenizers. That of smolvla_world comes before practice.
+tokenizer_of = $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint)
+
 define backbone
-$(WORK)/backbone-$(1)/checkpoint/config.json: $(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json \
+$(WORK)/backbone-$(1)/checkpoint/config.json: $(patsubst %,%/config.json,$(call tokenizer_of,$(1))) \
   $(if $(filter smolvla_world,$(1)),,| reference-practice)
-	$$(WAMSIM) train -p $(call name,$(1)) --part backbone --looks 13500 \
+	$$(WAMSIM) train -p $(call name,$(1)) --part backbone $(LOOKS) \
 	  $(if $(filter smolvla_world,$(1)),$$(FIRST),$$(LEARN)) \
 	  --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) --out $(WORK)/backbone-$(1) --steps 4000 \
-	  --batch 64 --lr 2e-3 --tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint
+	  --batch 64 --lr 2e-3 $(patsubst %,--tokenizer %,$(call tokenizer_of,$(1)))
 endef
 $(foreach b,$(BACKBONES) $(OWN_BACKBONE),$(eval $(call backbone,$(b))))
 
 backbone_of = $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(if \
   $(filter $(OWN_BACKBONE),$(1)),$(1),$(call family,$(1)))/checkpoint)
 
-# fastwam's backbone would forget how to look: it is frozen, and the action expert alone bears a
-# higher rate (DECISIONS 48).
-RATES_fastwam := --taken-lr 0 --lr 3e-3
+# fastwam's action expert, which alone is new, bears a higher rate (DECISIONS 48).
+RATES_fastwam := --taken-lr 0.5 --lr 2e-3
 
 define model
-train-$(1): reference-practice $(if $(filter $(NO_TOKENIZER),$(1)),,$(WORK)/tokenizer-$(call family,$(1))/checkpoint/config.json) \
+train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(1))) \
   $(patsubst %,%/config.json,$(call backbone_of,$(1)))
 	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) \
 	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
 	  $(patsubst %,--backbone %,$(call backbone_of,$(1))) $(RATES_$(call family,$(1))) \
-	  $(if $(filter $(NO_TOKENIZER),$(1)),,--tokenizer $(WORK)/tokenizer-$(call family,$(1))/checkpoint)
+	  $(if $(filter $(LOOKING),$(call family,$(1))),$(LOOKS)) \
+	  $(patsubst %,--tokenizer %,$(call tokenizer_of,$(1)))
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
 	cp $$(WORK)/$(1)/checkpoint/*.json $$(WORK)/$(1)/checkpoint/*.safetensors \
 	  policies/$(call family,$(1))/reference/$(call variant,$(1))/

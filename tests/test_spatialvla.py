@@ -146,7 +146,7 @@ def test_without_depth_it_takes_the_plain_path() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tiny_is_tiny(variant: str) -> None:
-    assert count_parameters(untrained(preset(variant, "tiny"), 0)) <= 1_500_000
+    assert count_parameters(untrained(preset(variant, "tiny"), 0)) <= 2_000_000
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

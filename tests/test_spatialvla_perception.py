@@ -34,7 +34,7 @@ def test_select_layer_minus_two_is_clip_without_its_last_layer() -> None:
     ).eval()  # fmt: skip
     short.load_state_dict(made.vision.state_dict(), strict=False)
     patches = short(inputs.pictures[0]).last_hidden_state[:, 1:]
-    assert (patches.shape, bool(seen.valid.all())) == ((2, 64, 64), True)
+    assert (patches.shape, bool(seen.valid.all())) == ((2, 16, 96), True)
     torch.testing.assert_close(seen.tokens[0], made.projector(patches.flatten(0, 1)))
 
 

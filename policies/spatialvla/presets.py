@@ -36,7 +36,8 @@ LLAMA_12 = TransformerConfig(
     ffn=5504, norm_eps=1e-5,
 )  # fmt: skip
 
-_TINY_VISION = VisionConfig(image_size=64, patch=8, width=64, depth=3, heads=4, ffn=128)
+# 16 patches a picture: the language model reads every one of them as a token of its own
+_TINY_VISION = VisionConfig(image_size=64, patch=16, width=96, depth=3, heads=4, ffn=256)
 # three layers to look and read with, and one in which actions read what was found
 _TINY_LANGUAGE = TransformerConfig(
     blocks=Blocks.LLAMA, width=96, depth=4, heads=4, kv_heads=4, head_dim=24, ffn=256,
