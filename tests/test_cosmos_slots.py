@@ -121,6 +121,25 @@ def test_normalisation_is_by_range_and_not_clipped() -> None:
     torch.testing.assert_close(normaliser.restore("action", expected), x)
 
 
+def test_actions_may_be_counted_in_deviations() -> None:
+    """Ours: (x - mean) / std for actions; proprioception stays scaled by its range."""
+    values = {
+        "action": {
+            "min": torch.full((7,), -9.0),
+            "max": torch.full((7,), 9.0),
+            "mean": torch.tensor([1.0, *[0.0] * 6]),
+            "std": torch.tensor([0.5, *[2.0] * 5, 0.0]),
+        },
+        "proprio": {"min": -torch.ones(9), "max": 3 * torch.ones(9)},
+    }
+    normaliser = slots.Normaliser(Statistics(values), LAYOUTS["libero"], action_deviations=True)
+    x = torch.tensor([2.0, 6.0, -2.0, 0.0, 0.0, 0.0, 0.0])
+    found = normaliser.normalise("action", x)
+    torch.testing.assert_close(found[:6], torch.tensor([2.0, 3.0, -1.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(normaliser.restore("action", found), x)
+    torch.testing.assert_close(normaliser.normalise("proprio", torch.ones(9)), torch.zeros(9))
+
+
 def test_statistics_of_other_dimensions_are_refused() -> None:
     wrong = Statistics.identity({"action": 6, "proprio": 9})
     with pytest.raises(CheckpointMismatch, match=r"action/min have \(6,\) values, the model has 7"):

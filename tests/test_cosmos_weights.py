@@ -35,7 +35,9 @@ STATISTICS = Statistics(
 @pytest.mark.parametrize("variant", ["direct", "planning"])
 def test_save_and_load_give_the_same_policy(variant: str, tmp_path: Path) -> None:
     m = build(preset(variant, "tiny"), init_seed=0)
-    m.set_statistics(STATISTICS)
+    moments = {"mean": torch.zeros(7), "std": 2 * torch.ones(7)}
+    action = {**STATISTICS.values["action"], **moments}
+    m.set_statistics(Statistics({**STATISTICS.values, "action": action}))
     m.save_pretrained(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".md") == [
         "config.json", "model.safetensors", "statistics.json",
@@ -47,7 +49,7 @@ def test_save_and_load_give_the_same_policy(variant: str, tmp_path: Path) -> Non
     loaded = options.make(variant, CosmosOptions(checkpoint=str(tmp_path), **chosen))
     untrained = options.make(variant, CosmosOptions(**chosen))
     obs = observation(m.config, 1)
-    # statistics differ, weights do not: twice the range of actions, other proprioception
+    # statistics differ, weights do not: twice the actions' deviations, other proprioception
     assert obs.proprio is not None
     found = loaded.act(dataclasses.replace(obs, proprio=obs.proprio * 3)).actions
     np.testing.assert_allclose(found, 2 * untrained.act(obs).actions, rtol=1e-4, atol=1e-5)
@@ -81,6 +83,7 @@ def test_statistics_of_other_dimensions_are_refused(tmp_path: Path) -> None:
 def published_config() -> CosmosConfig:
     """Tiny sizes, but text from outside and the published autoencoder's normalisation."""
     return tiny(
+        action_deviations=False,
         vae=VaeConfig(base_dim=8, num_res_blocks=2),
         text=TextConfig(max_tokens=16, own=False),
         autoencoder_loss=0.0,

@@ -193,6 +193,9 @@ class CosmosConfig:
         change_spread: 0 as published: future pictures are denoised as they are. Else as changes
             from the present ones in their slots, in units of this: a small network need not
             also copy what does not move.
+        action_deviations: False as published: actions are scaled from least to most. Else by
+            mean and standard deviation: beside noise of unit size most actions are otherwise a
+            few hundredths, and a short training learns little of them (DECISIONS 56).
         dtype: Of network and VAE in inference.
     """
 
@@ -213,6 +216,7 @@ class CosmosConfig:
     autoencoder_loss: float = 0.0
     augment: bool = True
     change_spread: float = 0.0
+    action_deviations: bool = False
     dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
@@ -341,6 +345,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             augment=False,
             # as for fastwam's tiny autoencoder; of this one it was not measured
             change_spread=0.0 if config.value_mode is Mode.VALUE_OF_STATE else 0.6,
+            action_deviations=True,
             dtype="float32",
         )
     return config

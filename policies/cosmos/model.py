@@ -84,7 +84,9 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
         Raises:
             CheckpointMismatch: Missing, or of other dimensions.
         """
-        self.normaliser = slots.Normaliser(statistics, self.config.layout)
+        self.normaliser = slots.Normaliser(
+            statistics, self.config.layout, action_deviations=self.config.action_deviations
+        )
         self.statistics = statistics
 
     def set_features(self, source: TextSource) -> None:

@@ -78,18 +78,28 @@ class Normaliser:
     Not clipped, as published. A dimension that never moved in the data maps to -1 and back
     to its value.
 
+    Args:
+        statistics: Of the data set.
+        layout: Says how many dimensions there are.
+        action_deviations: See `CosmosConfig`.
+
     Raises:
         CheckpointMismatch: The statistics lack a range or have another number of dimensions.
     """
 
-    def __init__(self, statistics: Statistics, layout: Layout) -> None:
+    def __init__(
+        self, statistics: Statistics, layout: Layout, *, action_deviations: bool = False
+    ) -> None:
         self._low: dict[str, Tensor] = {}
         self._span: dict[str, Tensor] = {}
         dims = {"action": layout.action_convention.dim, "proprio": layout.proprio_convention.dim}
         for what, dim in dims.items():
-            low = statistics.get(what, "min", dim)
+            low, high = (statistics.get(what, kind, dim) for kind in ("min", "max"))
+            if what == "action" and action_deviations:
+                mean, std = (statistics.get(what, kind, dim) for kind in ("mean", "std"))
+                low, high = mean - std, mean + std  # to -1 and 1
             self._low[what] = low
-            self._span[what] = statistics.get(what, "max", dim) - low
+            self._span[what] = high - low
 
     def normalise(self, what: str, x: Tensor) -> Tensor:
         """Scale [..., dim] of "action" or "proprio"."""
