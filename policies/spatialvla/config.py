@@ -134,6 +134,7 @@ class SpatialVLAConfig:
         voxel_m, max_visual_tokens: Edge of a voxel; more voxels than this are thinned out
             by a choice seeded with the row's seed.
         horizon: Actions predicted.
+        execute: Of these, executed; None: all (no protocol is published).
         flow_draws: Noises and times drawn for a sample in training, behind one pass of the
             prefix, which never looks at them (but with mask "full").
         action_name, proprio_name: Conventions, by name.
@@ -162,6 +163,7 @@ class SpatialVLAConfig:
     voxel_m: float = 0.2
     max_visual_tokens: int = 2560
     horizon: int = 8  # 3dvla_late_fusion train/train_flow.py
+    execute: int | None = None
     flow_draws: int = 1
     action_name: str = DELTA_EEF_GRIPPER_CLOSE_POSITIVE.name
     proprio_name: str = EEF_AXIS_ANGLE_GRIPPER.name
@@ -242,7 +244,7 @@ class SpatialVLAOptions:
         cameras, action, proprio: What an untrained model looks through and which conventions
             it speaks, by name; proprio only where there is a state token.
         device, dtype: Where, and float32 or bfloat16.
-        execute: Env steps per query; None runs the whole chunk.
+        execute: Env steps per query.
         init_seed: Of untrained weights.
         steps: Euler steps per query.
         cache: Reuse the prefix's keys and values where that is exact (every mask but full).

@@ -32,7 +32,7 @@ class SpatialVLAPolicy:
         model: The network, on its device.
         steps: Euler steps per query.
         cache: Reuse the prefix's keys and values where that is exact.
-        execute: Env steps per query; None runs the whole chunk (no protocol is published).
+        execute: Env steps per query; None takes the configuration's.
         origin: Where the weights come from, for the card's notes.
     """
 
@@ -48,6 +48,7 @@ class SpatialVLAPolicy:
         self.model = model.eval()
         self.steps, self.cache = steps, cache
         config = model.config
+        execute = config.execute if execute is None else execute
         self.card = PolicyCard(
             name=f"{FAMILY_NAME}:{config.variant}",
             cameras=config.cameras,

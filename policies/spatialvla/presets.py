@@ -88,4 +88,5 @@ def preset(variant: str, name: str) -> SpatialVLAConfig:
         # LLaVA-3D's 0.2 m is for rooms: it would put a cube and its neighbours into one voxel
         voxel_m=0.05 if tiny else 0.2,
         flow_draws=4 if tiny else 1,
+        execute=4 if tiny else None,  # of 8, as the other tiny presets
     )
