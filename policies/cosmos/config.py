@@ -42,6 +42,10 @@ class NetConfig:
         rope_scale: (t, h, w) extrapolation; base 10000 * scale ** (d / (d - 2)).
         round_timesteps: Timesteps pass through bfloat16 before the sinusoid, as
             published (`use_wan_fp32_strategy=False`).
+        positions: Frames, rows and columns of patches that have a learnt place of their own,
+            as in Cosmos-Predict1 (`LearnablePosEmbAxis`); empty as published. Which numbers
+            of a slot a token holds depends on where it is, and turned keys and queries tell a
+            small network only how far tokens are apart.
     """
 
     channels: int = 16
@@ -54,6 +58,7 @@ class NetConfig:
     text_dim: int = 1024
     rope_scale: tuple[float, ...] = (1.0, 3.0, 3.0)
     round_timesteps: bool = True
+    positions: tuple[int, ...] = ()
 
     @property
     def head_dim(self) -> int:
@@ -334,7 +339,14 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
         config = dataclasses.replace(
             config,
             # three blocks to look with, and one in which actions read what was found
-            net=NetConfig(width=96, blocks=4, heads=3, adaln_rank=16, text_dim=32),
+            net=NetConfig(
+                width=96,
+                blocks=4,
+                heads=3,
+                adaln_rank=16,
+                text_dim=32,
+                positions=(len(slots.slots), *(side // 16 for side in config.render_size)),
+            ),
             vae=VaeConfig(
                 base_dim=8, dim_mult=(1, 4, 4), num_res_blocks=1, normalise=False, patch=2
             ),

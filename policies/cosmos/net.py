@@ -235,6 +235,28 @@ class FinalLayer(nn.Module):
         return self.linear(_modulate(x, *vector.chunk(2, dim=-1)))
 
 
+class Positions(nn.Module):
+    """A learnt vector for every frame, row and column; a token's place is their sum.
+
+    Source: the names and the three axes are those of nvidia-cosmos/cosmos-predict1,
+    `LearnablePosEmbAxis`, which also scales the sum.
+    """
+
+    def __init__(self, config: NetConfig) -> None:
+        super().__init__()
+        frames, rows, columns = config.positions
+        self.pos_emb_t = nn.Parameter(torch.zeros(frames, config.width))
+        self.pos_emb_h = nn.Parameter(torch.zeros(rows, config.width))
+        self.pos_emb_w = nn.Parameter(torch.zeros(columns, config.width))
+        for axis in self.parameters():
+            nn.init.normal_(axis, std=0.02)  # as the embedding tables of most transformers
+
+    def forward(self, frames: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """[N, D] of the tokens of some frames."""
+        t, h, w = self.pos_emb_t[list(frames)], self.pos_emb_h[: size[0]], self.pos_emb_w[: size[1]]
+        return (t[:, None, None] + h[:, None] + w).flatten(0, 2)
+
+
 class CosmosNet(nn.Module):
     """The transformer; state-dict keys are the published ones without ``net.``."""
 
@@ -242,6 +264,7 @@ class CosmosNet(nn.Module):
         super().__init__()
         self.config = config
         self.x_embedder = PatchEmbedding(config)
+        self.extra_pos_embedder = Positions(config) if config.positions else None
         self.t_embedder = nn.Sequential(
             Sinusoid(config.width, round_to_bfloat16=config.round_timesteps), TimeEmbedding(config)
         )
@@ -338,6 +361,8 @@ class CosmosNet(nn.Module):
         x = torch.cat((latents[:, :, chosen], given, torch.zeros_like(given)), dim=1)
         x = self.x_embedder(x)
         size = (h // self.config.patch, w // self.config.patch)
+        if self.extra_pos_embedder is not None:
+            x = x + self.extra_pos_embedder(chosen, size)
         turn = rope(self.config, chosen, size)
         sinusoid = self.t_embedder[0](timesteps[:, chosen]).to(dtype)
         shared, time = self.t_embedder[1](sinusoid), self.t_embedding_norm(sinusoid)
