@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from cosmos_doubles import model
@@ -11,10 +13,11 @@ from torch import Tensor
 from policies.checkpoint import count_parameters
 from policies.cosmos.codec import build_vae
 from policies.cosmos.config import NetConfig, preset
-from policies.cosmos.net import CleanBank, CosmosNet, rope
+from policies.cosmos.net import CleanBank, CosmosNet, Positions, rope
 from policies.cosmos.weights import diffusers_key
 
-TINY = preset("direct", "tiny").net
+# as published: without places of our own
+TINY = dataclasses.replace(preset("direct", "tiny").net, positions=())
 
 
 def diffusers_net(config: NetConfig) -> CosmosTransformer3DModel:
@@ -179,3 +182,24 @@ def test_clean_bank_is_exact_in_its_first_call_and_close_after() -> None:
         stale = net(latents, clean, times, keys, bank=bank)[:, :, 4:]
         fresh = net(latents, clean, times, keys)[:, :, 4:]
     assert not torch.equal(stale, fresh)
+
+
+def test_tokens_know_their_place_by_what_was_learnt_for_it() -> None:
+    """A place is the sum of its frame's, row's and column's vector, also of chosen frames."""
+    torch.manual_seed(0)
+    net = CosmosNet(dataclasses.replace(TINY, positions=(9, 4, 4)))
+    places = net.extra_pos_embedder
+    assert isinstance(places, Positions)
+    found = places([2, 7], (2, 2)).unflatten(0, (2, 2, 2))
+    expected = places.pos_emb_t[7] + places.pos_emb_h[1] + places.pos_emb_w[0]
+    torch.testing.assert_close(found[1, 1, 0], expected)
+    # and it is what tokens begin with: as the patches, before any block
+    latents, clean, times, text = inputs(rows=1)
+    begun: list[Tensor] = []
+    net.blocks[0].register_forward_hook(lambda _, args, out: begun.append(args[0]))
+    with torch.no_grad():
+        keys = net.text_key_values(text)
+        net(latents, clean, times, keys)
+        net.extra_pos_embedder = None
+        net(latents, clean, times, keys)
+    torch.testing.assert_close(begun[0] - begun[1], places(range(9), (2, 2))[None])
