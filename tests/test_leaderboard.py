@@ -214,6 +214,21 @@ def test_only_complete_comparable_runs_are_ranked(board: list[RunSummary]) -> No
     assert (one["long-v1"], one["mean of suites"]) == ("-", "-")
 
 
+def test_a_few_trials_are_not_ranked_beside_many(tmp_path: Path) -> None:
+    """Easy ones may be among them; and a run that is not finished yet counts for nobody."""
+    make_run(tmp_path / "many", {"goal/push": "+-+-"}, policy="many")
+    make_run(tmp_path / "few", {"goal/push": "++"}, policy="few")
+    make_run(tmp_path / "begun", {"goal/push": "+"}, 9, policy="begun")
+    found = {
+        r["policy"]: (r["rank"], r["notes"]) for r in rows(leaderboard_table(load_runs([tmp_path])))
+    }
+    assert found == {
+        "many": ("1", "-"),
+        "few": ("-", "2 episodes of goal-v1, where others have 4"),
+        "begun": ("-", "8 episodes missing"),
+    }
+
+
 def test_the_note_on_errors_appears_only_with_errors(board: list[RunSummary]) -> None:
     sound = [r for r in board if not r.errors]
     assert len(leaderboard_table(sound).notes) == 1

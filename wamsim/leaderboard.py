@@ -114,12 +114,15 @@ def leaderboard_table(runs: Sequence[RunSummary]) -> Table:
     """Lay out policies by suites, best first, by the mean over suites of the mean over tasks.
 
     Ranked are runs that have every suite of the table, without errors or missing episodes,
-    of policies that see what a policy may see. The others follow, with the reason.
+    over as many episodes as any of them, of policies that see what a policy may see. The others
+    follow, with the reason.
     """
     # A suite that an unfinished run only planned is no column: nobody has a number there.
     suites = [suite for run in runs for suite in run.suites.values()]
     ids = sorted({suite.id for suite in suites if suite.version is not None})
-    lines = [(run, _overall(run, ids), _obstacles(run, ids)) for run in runs]
+    whole = [run for run in runs if not run.missing]
+    most = {name: max((_episodes(run, name) for run in whole), default=0) for name in ids}
+    lines = [(run, _overall(run, ids), _obstacles(run, most)) for run in runs]
     ranked = [line for line in lines if not line[2]]
     ranked.sort(key=lambda line: (-(line[1].rate or 0.0), line[0].label, line[0].path.name))
     others = [line for line in lines if line[2]]
@@ -164,10 +167,24 @@ def _overall(run: RunSummary, ids: Sequence[str]) -> MacroAverage:
     return grand_average([by_id.get(name, {}) for name in ids])
 
 
-def _obstacles(run: RunSummary, ids: Sequence[str]) -> list[str]:
-    """Say why a run cannot be ranked; empty when it can."""
-    absent = sorted(set(ids) - {suite.id for suite in run.suites.values()})
+def _episodes(run: RunSummary, name: str) -> int:
+    """How many episodes a run has of a suite, errors among them."""
+    totals = [suite.total for suite in run.suites.values() if suite.id == name]
+    return sum(total.scored + total.errors for total in totals)
+
+
+def _obstacles(run: RunSummary, most: Mapping[str, int]) -> list[str]:
+    """Say why a run cannot be ranked; empty when it can.
+
+    Args:
+        run: The run.
+        most: Suite's id -> the most episodes that a finished run of the table has of it.
+    """
+    absent = sorted(set(most) - {suite.id for suite in run.suites.values()})
     reasons = [*(f"no {name}" for name in absent), *_unfinished(run)]
+    for name in sorted(most.keys() - absent):
+        if not run.missing and (own := _episodes(run, name)) < most[name]:
+            reasons.append(f"{own} episodes of {name}, where others have {most[name]}")
     if run.privileged:
         reasons.append(f"{PRIVILEGED}: sees the simulator's state")
     if not run.scores and not reasons:
