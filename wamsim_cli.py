@@ -348,7 +348,7 @@ def train_command(
     frames = resources.cache_dir / "frames"
     look_spec = None
     if looks:
-        look_spec = looks_spec_of(learner, choice.name)
+        look_spec = looks_spec_of(learner, choice.name, part)
         check_drawable(data)
     with TrainingProgress(console, choice.name, config.steps) as progress:
         folders = [

@@ -101,11 +101,7 @@ def train(job: Job, events: Events | None = None) -> Path:
         taken += brought.prefixes
     looking = None
     if job.looks is not None:
-        looking = part or part_of(model, "backbone", job.name)
-        if not isinstance(looking, BackbonePart):
-            raise UnusableDemonstrations(
-                f"a {job.part} does not look. Leave out --looks, or train the backbone."
-            )
+        looking = _looking(part or part_of(model, "backbone", job.name), job.part)
         looking.look_at(LookSampler(job.looks, looking.batch_spec))
     for parameter in () if part is None else part.parameters():
         parameter.requires_grad_(True)  # frozen beside the rest, free by itself
@@ -176,9 +172,22 @@ def spec_of(policy: Any, name: str, parts: Sequence[str] = ()) -> BatchSpec:
     return model.batch_spec
 
 
-def looks_spec_of(policy: Any, name: str) -> BatchSpec:
-    """Say what a backbone will need of each look; see `spec_of`."""
-    return part_of(trainable_of(policy, name), "backbone", name).batch_spec
+def looks_spec_of(policy: Any, name: str, part: str) -> BatchSpec:
+    """Say what will be needed of each look; see `spec_of`.
+
+    Raises:
+        UnusableDemonstrations: The part does not look.
+    """
+    own = part_of(trainable_of(policy, name), "backbone" if part == WHOLE else part, name)
+    return _looking(own, part).batch_spec
+
+
+def _looking(part: Part, name: str) -> BackbonePart:
+    if not isinstance(part, BackbonePart):
+        raise UnusableDemonstrations(
+            f"a {name} does not look. Leave out --looks, or train the backbone."
+        )
+    return part
 
 
 def save_checkpoint(
