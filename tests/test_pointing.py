@@ -189,7 +189,7 @@ def test_a_backbone_learns_to_point(
         terms["total"].backward()
         optimizer.step()
     after = part.finish([sampler.batch(0)])
-    assert before["look_point"] < 0.3
+    assert before["look_point"] < 0.4  # it may say one and the same token
     assert after["look_point"] > 0.6  # of 17 answers
     assert after["look_place"] < before["look_place"]
 
