@@ -82,7 +82,9 @@ def test_the_ceiling_is_drawn_after_the_present(direct_model: CosmosModel) -> No
     frames = np.random.default_rng(0).integers(0, 256, (2, 2, 2, 64, 64, 3), np.uint8)
     other = frames.copy()
     other[:, 0] = 0  # `decode` knows no present: it takes a black one
-    np.testing.assert_array_equal(policy.redraw(other), policy.decode(policy.encode(other)))
+    found, expected = policy.redraw(other), policy.decode(policy.encode(other))
+    # black slots are encoded for one row there, for all here: a level of grey by rounding
+    np.testing.assert_allclose(found.astype(int), expected.astype(int), rtol=0, atol=1)
     assert not np.array_equal(policy.redraw(frames), policy.redraw(other))
 
 
