@@ -93,10 +93,8 @@ class Sketcher:
         simulation = Simulation(scene, parse(task.goal))
         things = [scene.thing(name) for _, name in sheet.asked]
         free = [scene.qpos_address(t.free_joint) for t in things if t.free_joint is not None]
-        joints, look = (
-            arm_joints(scene),
-            Look(cameras=view.cameras, size=view.size, depth=view.depth),
-        )
+        joints = arm_joints(scene)
+        look = Look(cameras=view.cameras, size=view.size, depth=view.depth)
         count, cameras = len(sheet.trials), range(len(view.cameras))
         frames = np.empty((len(view.cameras), count, *view.size, 3), np.uint8)
         pixel = np.empty((len(view.cameras), count, len(things), 2), np.float32)

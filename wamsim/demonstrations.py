@@ -29,6 +29,7 @@ from wamsim.whole_file import write_whole
 FORMAT_VERSION = 1
 _HEADER = "wamsim.demonstration"
 INTENDED = "intended"
+GEOMETRY = ("depth", "intrinsics", "extrinsics")  # what a camera measures, beside its picture
 
 
 class UnusableDemonstrations(WamsimError):
@@ -247,7 +248,7 @@ class DemonstrationSet:
             )
         wanted = [f"frames/{c}" for c in cameras]
         wanted += [f"proprio/{proprio.name}"] if proprio else []
-        wanted += [f"{what}/{c}" for c in cameras if depth for what in _GEOMETRY]
+        wanted += [f"{what}/{c}" for c in cameras if depth for what in GEOMETRY]
         for file in self.files:
             said = file.ahead
             if not executed and said is not None and said < horizon:
@@ -269,9 +270,6 @@ class DemonstrationSet:
     def proprio(self, convention: ProprioConvention) -> Iterator[NDArray[np.float32]]:
         """All proprioception, episode by episode, [S + 1, P]."""
         return (f.whole(f"proprio/{convention.name}") for f in self.files)
-
-
-_GEOMETRY = ("depth", "intrinsics", "extrinsics")
 
 
 def open_set(

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from wamsim.demonstrations import UnusableDemonstrations
+from wamsim.demonstrations import GEOMETRY, UnusableDemonstrations
 from wamsim.headed_file import open_headed
 from wamsim.provenance import content_hash
 from wamsim.whole_file import write_whole
@@ -28,7 +28,6 @@ from wamsim.whole_file import write_whole
 FORMAT_VERSION = 1
 _HEADER = "wamsim.looks"
 _BY_CAMERA = ("frames", "pixel", "ahead")
-_GEOMETRY = ("depth", "extrinsics", "intrinsics")  # the last is one of a file, not of a look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ def write_looks(path: Path, looks: Looks) -> None:
     arrays: dict[str, NDArray[Any]] = {
         "trial": looks.trial, "hand": looks.hand, "place": looks.place
     }  # fmt: skip
-    for what in (*_BY_CAMERA, "proprio", *_GEOMETRY):
+    for what in (*_BY_CAMERA, "proprio", *GEOMETRY):
         for name, array in getattr(looks, what).items():
             arrays[f"{what}/{name}"] = np.ascontiguousarray(array)
     write_whole(path, safetensors.numpy.save(arrays, metadata={_HEADER: looks.info.to_json()}))
@@ -195,7 +194,7 @@ class LookSet:
         if not files:
             raise UnusableDemonstrations("there are no looks to learn from")
         wanted = [f"{what}/{c}" for what in _BY_CAMERA for c in cameras] + [f"proprio/{proprio}"]
-        wanted += [f"{what}/{c}" for c in cameras if depth for what in _GEOMETRY]
+        wanted += [f"{what}/{c}" for c in cameras if depth for what in GEOMETRY]
         for file in files:
             missing = [name for name in wanted if name not in file.names]
             if missing:

@@ -93,9 +93,9 @@ class Codec(nn.Module):
 
     def frames(self, slot: Tensor | None, size: tuple[int, int], rows: int, count: int) -> Tensor:
         """A slot as `count` equal frames of the video, [B, 3, count, H, W] in [-1, 1]."""
-        black = torch.zeros(rows, *size, 3, dtype=torch.uint8)
-        picture = (black if slot is None else slot).to(self._device).permute(0, 3, 1, 2)
-        pixels = picture.to(self._dtype) / 127.5 - 1.0
+        if slot is None:
+            slot = torch.zeros(rows, *size, 3, dtype=torch.uint8, device=self._device)
+        pixels = slot.to(self._device).permute(0, 3, 1, 2).to(self._dtype) / 127.5 - 1.0
         return pixels[:, :, None].expand(-1, -1, count, -1, -1)
 
     def video(self, slots: Sequence[Tensor | None], size: tuple[int, int], rows: int) -> Tensor:
@@ -190,9 +190,8 @@ class _Encoding:
 
     def __init__(self, codec: Codec, size: tuple[int, int]) -> None:
         self._codec, self._size = codec, size
-        wan = cast(Any, codec.vae)
-        wan.clear_cache()
-        self._kept: list[Tensor | None] = list(wan._enc_feat_map)
+        convolutions: int = cast(Any, codec.vae)._cached_conv_counts["encoder"]
+        self._kept: list[Tensor | None] = [None] * convolutions
         self._rows = 1
         self.means: list[Tensor] = []
 

@@ -338,7 +338,8 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
     if tiny:
         config = dataclasses.replace(
             config,
-            # three blocks to look with, and one in which actions read what was found
+            # three blocks to look with, and one in which actions read what was found; a patch
+            # of 2 x 2 latents is 16 pixels wide
             net=NetConfig(
                 width=96,
                 blocks=4,

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from policies.cosmos.model import CosmosModel
 
 WHOLE = 4  # the whole layout costs more than twice as much, and shows little that is new
-# Of so many samples one is learnt in the layout, the others' pictures as stills: a picture in
-# its slot costs six times as much (black slots before it, four frames each) and shows no more.
+# Of so many samples one is learnt in the layout, beside all samples' pictures as stills: in its
+# slot a picture costs six times as much (black slots before it, four frames each) and shows no
+# more.
 STILLS_A_CLIP = 8
 
 

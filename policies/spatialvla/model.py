@@ -322,7 +322,7 @@ class SpatialVLA(Pretrained, nn.Module):
             visual = tokens.shape[1] - int(inputs.words.sum(1).max())
             last = visual + inputs.words.sum(1) - 1
             out = hidden[torch.arange(len(last), device=last.device), last]
-            return Reading(out=out[:, None], seen=seen.patches)
+            return Reading(out=out[:, None], seen=self.projector(seen.patches))
 
         return BackbonePart(
             self,

@@ -64,7 +64,7 @@ class Seen:
     Attributes:
         tokens: [B, K, W], visual tokens.
         valid: bool [B, K], which of them are real.
-        patches: [B, V, S, S, W], what every patch would be as a token of its own.
+        patches: [B, V, S, S, C], every patch's feature, before voxels and the projector.
     """
 
     tokens: Tensor
@@ -96,8 +96,7 @@ def see(
     if not config.use_depth:
         # LLaVA-3D's 2-D path multiplies the position embedding by zero and pools nothing
         valid = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
-        tokens = project(patches)
-        return Seen(tokens, valid, tokens.unflatten(1, (views, side, side)))
+        return Seen(project(patches), valid, patches.unflatten(1, (views, side, side)))
     assert inputs.depth is not None
     assert inputs.intrinsics is not None
     assert inputs.extrinsics is not None
@@ -116,4 +115,4 @@ def see(
         capacity=config.visual_tokens,
         seeds=inputs.seeds,
     )
-    return Seen(project(tokens), valid, project(patches).unflatten(1, (views, side, side)))
+    return Seen(project(tokens), valid, patches.unflatten(1, (views, side, side)))
