@@ -1,4 +1,4 @@
-"""Sampling noise from an observation's seeds, row by row."""
+"""Noise: drawn from an observation's seeds, row by row; and what of it goes past a network."""
 
 from __future__ import annotations
 
@@ -38,3 +38,22 @@ def noise_from_seeds(
         for seed in seeds
     ]
     return torch.from_numpy(np.stack(rows)).to(device=device, dtype=dtype)
+
+
+def carried(noisy: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """Give what of a flow's velocity follows from noisy data alone, the data's spread being 1.
+
+    With x_s = (1 - s) x + s e and the velocity e - x, the best linear guess is
+    (2 s - 1) / ((1 - s)^2 + s^2) of x_s; at pure noise all of it. A network to whose output it
+    is added tells the rest. One narrower than its tokens' numbers cannot carry their noise
+    through, and what it fails to carry drowns what it knows (DECISIONS 58). Source of the idea:
+    Karras et al. 2022 (arXiv:2206.00364), c_skip.
+
+    Args:
+        noisy: x_s, [...].
+        level: s in 0..1, to be broadcast.
+
+    Returns:
+        As `noisy`.
+    """
+    return noisy * (2.0 * level - 1.0) / ((1.0 - level).square() + level.square())

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from cosmos_doubles import model
 from torch import Tensor
 
 from policies.cosmos import diffusion
@@ -93,6 +94,25 @@ def test_unit_velocity_weight() -> None:
     torch.testing.assert_close(
         diffusion.loss_weight(sigma) * (estimate - x0) ** 2, ((noise - x0) - net) ** 2
     )
+
+
+def test_what_is_carried_goes_past_the_network() -> None:
+    """A network that answers nothing: x0 is what noisy data tell of it, at pure noise nothing."""
+    sigma = torch.tensor([1.0, 1e6])
+    carrying = model()
+    torch.nn.init.zeros_(carrying.net.final_layer.linear.weight)
+    config = carrying.config
+    shape = (2, config.net.channels, len(config.layout.slots), *config.latent_size)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * (1 + sigma).view(
+        -1, 1, 1, 1, 1
+    )
+    clean = torch.zeros(2, shape[2], dtype=torch.bool)
+    text = carrying.net.text_key_values(carrying.embed_text(["a", "b"]))
+    with torch.no_grad():
+        x0 = carrying.estimate(x, sigma, torch.zeros_like(x), clean, text)
+    # t = 1/2: half of x is x_t, of whose velocity nothing is known, so x0 is x_t itself
+    torch.testing.assert_close(x0[0], x[0] / 2, atol=1e-5, rtol=1e-5)
+    assert float(x0[1].abs().max()) < 1e-3
 
 
 def test_training_noise_is_a_mixture_scaled_by_the_number_of_slots() -> None:

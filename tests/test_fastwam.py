@@ -41,6 +41,18 @@ def test_the_loss_weight_is_a_bell_without_its_foot() -> None:
     assert float(shifted(torch.tensor(0.5), 5.0)) == pytest.approx(2.5 / 3)
 
 
+def test_the_head_adds_what_is_carried() -> None:
+    model, plain = drawn("fastwam"), drawn("fastwam", carry_noise=False)
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, *model.config.latent_shape[:1], 2, 8, 16, generator=generator)
+    tokens = torch.randn(2, 64, model.config.video.hidden, generator=generator)
+    times = torch.tensor([[0.0, 900.0], [0.0, 1000.0]])
+    with torch.no_grad():
+        added = model.video.read(tokens, times, latents) - plain.video.read(tokens, times, latents)
+    torch.testing.assert_close(added[1, :, 1], latents[1, :, 1])
+    torch.testing.assert_close(added[0, :, 1], latents[0, :, 1] * 0.8 / 0.82)
+
+
 # --------------------------------------------------------------------------- masks
 
 

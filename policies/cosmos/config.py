@@ -201,6 +201,8 @@ class CosmosConfig:
         action_deviations: False as published: actions are scaled from least to most. Else by
             mean and standard deviation: beside noise of unit size most actions are otherwise a
             few hundredths, and a short training learns little of them (DECISIONS 56).
+        carry_noise: False as published. Else a narrow network need not carry the noise
+            through, see `policies.noise.carried`.
         dtype: Of network and VAE in inference.
     """
 
@@ -222,6 +224,7 @@ class CosmosConfig:
     augment: bool = True
     change_spread: float = 0.0
     action_deviations: bool = False
+    carry_noise: bool = False
     dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
@@ -359,6 +362,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             # as for fastwam's tiny autoencoder; of this one it was not measured
             change_spread=0.0 if config.value_mode is Mode.VALUE_OF_STATE else 0.6,
             action_deviations=True,
+            carry_noise=True,
             dtype="float32",
         )
     return config

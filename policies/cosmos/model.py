@@ -26,7 +26,7 @@ from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.net import KV, CleanBank, CosmosNet
 from policies.cosmos.text import TextSource, WordText
 from policies.cosmos.tokenizer import CodecPart
-from policies.noise import noise_from_seeds
+from policies.noise import carried, noise_from_seeds
 from policies.preprocess import ImageSteps
 from policies.training.backbone import BackbonePart, Reading
 from policies.training.reconstruction import begin_narrow, synthetic_video
@@ -224,7 +224,10 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
         entered = torch.where(frames, given.to(x), (1.0 - t) * x).to(weight.dtype)
         timesteps = torch.where(clean, torch.zeros_like(t[:, :, 0, 0, 0]), t[:, :, 0, 0, 0])
         out = self.net(entered, clean, timesteps.float(), text, bank=bank).to(x.dtype)
-        return torch.where(frames, given.to(x), (1.0 - t) * x - t * out)
+        noisy = (1.0 - t) * x
+        if self.config.carry_noise:
+            out = out + carried(noisy, t)
+        return torch.where(frames, given.to(x), noisy - t * out)
 
     @torch.no_grad()
     def generate(

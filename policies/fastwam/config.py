@@ -171,6 +171,9 @@ class FastWamConfig:
         change_spread: 0 as published: futures are denoised as they are. Else as changes from
             the standing world (the latents of the present picture, shown all the while), in
             units of this: a small network need not also copy what does not move.
+        carry_noise: False as published. Else a narrow video expert need not carry the noise
+            through, see `policies.noise.carried`, and its loss weighs every timestep alike: the
+            bell is zero at pure noise, where one step reads what is expected.
     """
 
     variant: str
@@ -199,6 +202,7 @@ class FastWamConfig:
     cond_noise: float = 0.5
     flow_draws: int = 1
     change_spread: float = 0.0
+    carry_noise: bool = False
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from policies.fastwam.blocks import Block, KeyValue, rope_rates
 from policies.fastwam.config import TOKEN_PATCH, ExpertConfig
-from policies.fastwam.flow import sinusoid
+from policies.fastwam.flow import TRAIN_STEPS, sinusoid
+from policies.noise import carried
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,14 @@ class VideoExpert(Expert):
     Args:
         config: Sizes.
         channels: Latent channels.
+        carry_noise: Whether what of a velocity follows from the noisy latents alone goes past
+            the network, see `policies.noise.carried`.
     """
 
-    def __init__(self, config: ExpertConfig, channels: int) -> None:
+    def __init__(self, config: ExpertConfig, channels: int, *, carry_noise: bool = False) -> None:
         super().__init__(config)
         patch = (1, TOKEN_PATCH, TOKEN_PATCH)
-        self.channels = channels
+        self.channels, self.carry_noise = channels, carry_noise
         self.patch_embedding = nn.Conv3d(channels, config.hidden, patch, stride=patch)
         self.head = VideoHead(config.hidden, channels * TOKEN_PATCH**2, config.eps)
 
@@ -136,15 +139,27 @@ class VideoExpert(Expert):
             context=context,
         )
 
-    def read(self, x: Tensor, timestep: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Turn tokens [B, S, hidden] into a velocity of shape [B, C, F, h, w]."""
-        _, channels, frames, height, width = shape
+    def read(self, x: Tensor, timestep: Tensor, latents: Tensor) -> Tensor:
+        """Turn tokens into a velocity.
+
+        Args:
+            x: [B, S, hidden].
+            timestep: [B, F].
+            latents: [B, C, F, h, w], those that the tokens came from.
+
+        Returns:
+            [B, C, F, h, w].
+        """
+        _, channels, frames, height, width = latents.shape
         embedded, _ = self.time(timestep)
         out = self.head(x, embedded.repeat_interleave(x.shape[1] // frames, dim=1))
         # Within a token: row, column, channel (Wan2.2 modules/model.py, `unpatchify`).
         p = TOKEN_PATCH
         out = out.reshape(-1, frames, height // p, width // p, p, p, channels)
-        return out.permute(0, 6, 1, 2, 4, 3, 5).reshape(-1, channels, frames, height, width)
+        out = out.permute(0, 6, 1, 2, 4, 3, 5).reshape(-1, channels, frames, height, width)
+        if not self.carry_noise:
+            return out
+        return out + carried(latents, timestep.to(out)[:, None, :, None, None] / TRAIN_STEPS)
 
     def _angles(self, frames: range, height: int, width: int, device: torch.device) -> Tensor:
         """Rotary angles of all tokens: 44, 42 and 42 of 128 channels for time, row, column."""

@@ -88,6 +88,8 @@ def _video_error(
     # A latent counts unless all of its four frames lie outside the episode.
     inside = batch.valid_at(model.config.frame_offsets)[:, 1:].to(model.device)
     per_sample = masked_mean(error[:, 1:], inside.unflatten(1, (-1, TEMPORAL)).any(dim=2))
+    if model.config.carry_noise:
+        return per_sample.mean()
     return (per_sample * loss_weight(time, model.config.shift)).mean()
 
 

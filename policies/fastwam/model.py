@@ -67,7 +67,9 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         self.identity = Identity(family="fastwam", variant=config.variant, preset=config.preset)
         self.mixtures = nn.ModuleDict(
             {
-                "video": VideoExpert(config.video, config.vae.z_dim),
+                "video": VideoExpert(
+                    config.video, config.vae.z_dim, carry_noise=config.carry_noise
+                ),
                 "action": ActionExpert(config.action, config.action_dim),
             }
         )
@@ -269,8 +271,7 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         groups = self._groups("C" if self.config.variant == "idm" else "V", latents.shape[2])
         stream = self.video.stream(latents, video_times, context.video)
         (video,), action = self._beside(groups, [stream], actions, times[1], context)
-        shape = tuple(latents.shape)
-        return self.video.read(video, video_times, shape), self.action.read(action)
+        return self.video.read(video, video_times, latents), self.action.read(action)
 
     def video_velocity(self, latents: Tensor, time: Tensor, context: list[KeyValue]) -> Tensor:
         """Predict the video's velocity where there are no actions.
@@ -287,7 +288,7 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
         groups = self._groups("V", latents.shape[2])
         mask = attention_mask(self.config.variant, groups, groups, device=self.device)
         (tokens,), _ = self.run([self.video.stream(latents, times, context)], mask)
-        return self.video.read(tokens, times, tuple(latents.shape))
+        return self.video.read(tokens, times, latents)
 
     def idm_velocities(
         self,
@@ -313,7 +314,7 @@ class FastWam(nn.Module, Pretrained, ToldAsChanges):
             self.video.stream(copy, self.frame_times(times[1], frames), context.video),
         ]
         (video, _), action = self._beside(groups, streams, actions, times[2], context)
-        return self.video.read(video, video_times, tuple(noisy.shape)), self.action.read(action)
+        return self.video.read(video, video_times, noisy), self.action.read(action)
 
     def _groups(self, kind: str, frames: int) -> list[tuple[str, int]]:
         """Name the tokens of a video's first frame and of the later ones (see `mot.Groups`)."""

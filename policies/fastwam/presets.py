@@ -71,11 +71,12 @@ def preset_config(preset: str, variant: str) -> FastWamConfig:
             gripper=GripperSteps(binarise=True),
             # beside noise of unit size: from least to most, most actions are a few hundredths
             scaling=Scaling.Z_SCORE,
-            # the video's error is twenty times the actions': with equal weights what the backbone
-            # had learnt to see was overwritten (DECISIONS 46)
-            lambda_video=0.1 * video_weight,
+            # the video's error is far larger than the actions': with equal weights what the
+            # backbone had learnt to see was overwritten (DECISIONS 46)
+            lambda_video=0.2 * video_weight,
             # root mean square of the changes within 8 steps of demonstrations of tabletop_object
             change_spread=0.6,
+            carry_noise=True,
             imagine_steps=1,
             flow_draws=4,  # a quarter more work a step than one, and a quieter gradient
         )  # fmt: skip

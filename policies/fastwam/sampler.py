@@ -100,7 +100,7 @@ def sample_video(model: FastWam, present: Present, noise: Tensor, steps: int) ->
         groups = [("V0", n), ("V+", n * future.shape[2])]
         mask = attention_mask(model.config.variant, groups, groups, device=model.device)
         tokens, _ = model.run([model.video.stream(whole, times, present.context.video)], mask)
-        return model.video.read(tokens[0], times, tuple(whole.shape))[:, :, 1:]
+        return model.video.read(tokens[0], times, whole)[:, :, 1:]
 
     return _integrate(model, velocity, noise, steps)
 
@@ -207,4 +207,4 @@ def _future_mask(model: FastWam, future: Tensor, *, actions: int) -> Tensor:
 
 def _read_future(model: FastWam, tokens: Tensor, future: Tensor, time: Tensor) -> Tensor:
     times = time[:, None].expand(-1, future.shape[2])
-    return model.video.read(tokens, times, tuple(future.shape))
+    return model.video.read(tokens, times, future)
