@@ -17,7 +17,7 @@ from policies.cosmos.net import CleanBank, CosmosNet, Positions, rope
 from policies.cosmos.weights import diffusers_key
 
 # as published: without places of our own
-TINY = dataclasses.replace(preset("direct", "tiny").net, positions=())
+TINY = dataclasses.replace(preset("direct", "tiny").net, positions=(), given_apart=False)
 
 
 def diffusers_net(config: NetConfig) -> CosmosTransformer3DModel:
@@ -115,7 +115,7 @@ def _moved(before: Tensor, after: Tensor) -> str:
 
 def test_one_bidirectional_sequence_and_rows_apart() -> None:
     """Any frame's token moves all frames of its row, and none of another row."""
-    net = model().net
+    net = model(net=TINY).net
     latents, clean, times, text = inputs()
     keys = net.text_key_values(text)
     with torch.no_grad():
@@ -137,6 +137,34 @@ def test_text_past_its_length_still_counts() -> None:
         short = net(latents, clean, times, net.text_key_values(text))
         long = net(latents, clean, times, net.text_key_values(longer))
     assert not torch.allclose(short, long)
+
+
+def test_given_frames_see_no_noise_where_they_stand_apart() -> None:
+    """What is made of them is what a look makes of them, whatever stands in the other slots."""
+    torch.manual_seed(0)
+    apart = CosmosNet(dataclasses.replace(TINY, given_apart=True)).eval()
+    together = CosmosNet(TINY).eval()
+    together.load_state_dict(apart.state_dict())
+    latents, clean, times, text = inputs(1)
+    noisier = torch.where(clean[:, None, :, None, None], latents, 3 * latents)
+    moved: dict[bool, float] = {}
+    for net in (apart, together):
+        # the last block's input, as the keys of a bank show it
+        banks = [CleanBank((0, 1, 2, 3)) for _ in range(2)]
+        with torch.no_grad():
+            keys = net.text_key_values(text)
+            for x, bank in zip((latents, noisier), banks, strict=True):
+                net(x, clean, times, keys, bank=bank)
+            alone = net.look(latents[:, :, :4], keys)
+            # what enters the last block
+            x, time, shared, turn = net._entered(latents, clean, times, range(9))
+            entering = net.stack(x, time, shared, keys[:-1], turn, net._mask(clean, 4))
+        moved[net.config.given_apart] = float(
+            (banks[0].blocks[-1][0] - banks[1].blocks[-1][0]).abs().max()
+        )
+        same = torch.allclose(entering[:, :16], alone.flatten(1, 3), rtol=0, atol=1e-5)
+        assert same == net.config.given_apart
+    assert moved[True] < 1e-5 < moved[False]
 
 
 def test_estimate_shows_noised_slots_only_and_returns_clean_ones() -> None:
@@ -167,7 +195,7 @@ def test_estimate_shows_noised_slots_only_and_returns_clean_ones() -> None:
 
 
 def test_clean_bank_is_exact_in_its_first_call_and_close_after() -> None:
-    net = model().net
+    net = model(net=TINY).net
     latents, clean, times, text = inputs(rows=1)
     keys = net.text_key_values(text[:1])
     bank = CleanBank((0, 1, 2, 3))

@@ -46,6 +46,9 @@ class NetConfig:
             as in Cosmos-Predict1 (`LearnablePosEmbAxis`); empty as published. Which numbers
             of a slot a token holds depends on where it is, and turned keys and queries tell a
             small network only how far tokens are apart.
+        given_apart: False as published. Else given frames attend to each other alone: what is
+            made of them does not depend on the noise beside them, so it is what a backbone
+            learnt to make of them, and reusing their keys is exact.
     """
 
     channels: int = 16
@@ -59,6 +62,7 @@ class NetConfig:
     rope_scale: tuple[float, ...] = (1.0, 3.0, 3.0)
     round_timesteps: bool = True
     positions: tuple[int, ...] = ()
+    given_apart: bool = False
 
     @property
     def head_dim(self) -> int:
@@ -192,6 +196,9 @@ class CosmosConfig:
         images: What happens to a picture, in order; the last size is the model's.
         policy_share, world_share: Of the training batch; the rest is value samples.
         value_mode: What value samples see, in training and planning.
+        action_weight, image_weight: Of these terms of the loss, 1 as published. Most of a
+            future picture cannot be known, and its noise drowns the actions' gradient in a
+            small network (DECISIONS 59).
         autoencoder_loss: Weight of the VAE's own reconstruction term; 0 keeps it frozen, as
             published, and in the tiny preset as it was trained beforehand.
         augment: Crop, turn and recolour training pictures (policies/cosmos/augment.py).
@@ -220,6 +227,8 @@ class CosmosConfig:
     policy_share: float = 0.5
     world_share: float = 0.25
     value_mode: Mode = Mode.VALUE
+    action_weight: float = 1.0
+    image_weight: float = 1.0
     autoencoder_loss: float = 0.0
     augment: bool = True
     change_spread: float = 0.0
@@ -350,6 +359,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
                 adaln_rank=16,
                 text_dim=32,
                 positions=(len(slots.slots), *(side // 16 for side in config.render_size)),
+                given_apart=True,
             ),
             vae=VaeConfig(
                 base_dim=8, dim_mult=(1, 4, 4), num_res_blocks=1, normalise=False, patch=2
@@ -363,6 +373,8 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             change_spread=0.0 if config.value_mode is Mode.VALUE_OF_STATE else 0.6,
             action_deviations=True,
             carry_noise=True,
+            action_weight=4.0,
+            image_weight=0.3,
             dtype="float32",
         )
     return config

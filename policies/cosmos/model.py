@@ -39,12 +39,12 @@ FAMILY_NAME = "cosmos"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reuse:
-    """What one sampler run computes once. The first is exact, the second is not.
+    """What one sampler run computes once. The first is exact, the second not always.
 
     Attributes:
         text: Cross-attention keys and values of the text serve all steps (exact).
         clean: Self-attention keys and values of clean slots serve all steps, although they
-            would move with the noised ones (approximate; off by default).
+            would move with the noised ones (approximate, but for networks with `given_apart`).
     """
 
     text: bool = True

@@ -25,8 +25,9 @@ KV = tuple[Tensor, Tensor]
 class CleanBank:
     """Self-attention keys and values of the clean frames, from a first evaluation.
 
-    An approximation: clean tokens attend to noised ones, so past the first block their keys
-    and values change from step to step (see README). ``blocks`` is empty until filled.
+    An approximation, but for networks with `given_apart`: clean tokens attend to noised ones, so
+    past the first block their keys and values change from step to step (see README). ``blocks``
+    is empty until filled.
     """
 
     clean: tuple[int, ...]
@@ -85,12 +86,18 @@ class Attention(nn.Module):
         k = self.k_norm(self._split(self.k_proj(x)))
         return (k if turn is None else rotate(k, turn)), self._split(self.v_proj(x))
 
-    def forward(self, x: Tensor, kv: KV, turn: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Attend from [R, N, D] to given keys and values; no mask."""
+    def forward(
+        self,
+        x: Tensor,
+        kv: KV,
+        turn: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attend from [R, N, D] to given keys and values, where a bool mask allows it."""
         q = self.q_norm(self._split(self.q_proj(x)))
         if turn is not None:
             q = rotate(q, turn)
-        out = F.scaled_dot_product_attention(q, *kv)
+        out = F.scaled_dot_product_attention(q, *kv, attn_mask=mask)
         return self.output_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -139,6 +146,7 @@ class Block(nn.Module):
         text: KV,
         turn: tuple[Tensor, Tensor],
         bank: KV | None,
+        mask: Tensor | None = None,
     ) -> tuple[Tensor, KV]:
         """One block.
 
@@ -148,6 +156,7 @@ class Block(nn.Module):
             text: Keys and values of the text.
             turn: Rotary angles of the tokens.
             bank: Keys and values of frames that are not computed, or None.
+            mask: bool [R, 1, N, N], which tokens each attends to; None for all.
 
         Returns:
             [R, N, D], and the self-attention keys and values of its own tokens.
@@ -166,7 +175,7 @@ class Block(nn.Module):
             if bank is None
             else (torch.cat((bank[0], own[0]), 2), torch.cat((bank[1], own[1]), 2))
         )
-        x = x + gate * self.self_attn(normed, kv, turn)
+        x = x + gate * self.self_attn(normed, kv, turn, mask)
         shift, scale, gate = parts(self.adaln_modulation_cross_attn)
         x = x + gate * self.cross_attn(_modulate(x, shift, scale), text)
         shift, scale, gate = parts(self.adaln_modulation_mlp)
@@ -299,7 +308,7 @@ class CosmosNet(nn.Module):
             clean: bool [R, T], frames that are given.
             timesteps: [R, T] in [0, 1]; 0 where given.
             text: From `text_key_values`.
-            bank: Approximate reuse of the clean frames; filled by the first call, after
+            bank: Reuse of the clean frames, see `CleanBank`; filled by the first call, after
                 which only the other frames are computed (the rest of the result is 0).
 
         Returns:
@@ -313,12 +322,13 @@ class CosmosNet(nn.Module):
         size = (h // self.config.patch, w // self.config.patch)
         x, time, shared, turn = self._entered(latents, clean, timesteps, frames)
         kept = [] if bank is None or reuse else self._tokens(bank.clean, size)
+        mask = None if reuse else self._mask(clean, x.shape[1] // count)
         if bank is None:
-            x = self.stack(x, time, shared, text, turn)
+            x = self.stack(x, time, shared, text, turn, mask)
         else:
             for i, block in enumerate(self._blocks()):
                 stored = bank.blocks[i] if reuse else None
-                x, (k, v) = block(x, time, shared, text[i], turn, stored)
+                x, (k, v) = block(x, time, shared, text[i], turn, stored, mask)
                 if not reuse:
                     bank.blocks.append((k[:, :, kept], v[:, :, kept]))
         x = self.final_layer(x, time, shared)
@@ -348,8 +358,7 @@ class CosmosNet(nn.Module):
         clean = torch.ones(rows, count, dtype=torch.bool, device=latents.device)
         times = torch.zeros(rows, count, device=latents.device)
         x, time, shared, turn = self._entered(latents, clean, times, range(count))
-        for block, kv in zip(self._blocks()[:-1], text[:-1], strict=True):
-            x, _ = block(x, time, shared, kv, turn, None)
+        x = self.stack(x, time, shared, text[:-1], turn)
         return x.unflatten(1, (count, h // self.config.patch, w // self.config.patch))
 
     def _entered(
@@ -368,16 +377,29 @@ class CosmosNet(nn.Module):
         shared, time = self.t_embedder[1](sinusoid), self.t_embedding_norm(sinusoid)
         return x, time, shared, (turn[0].to(x.device), turn[1].to(x.device))
 
+    def _mask(self, clean: Tensor, per_frame: int) -> Tensor | None:
+        """Who attends to whom where given frames stay apart, bool [R, 1, N, N]."""
+        if not self.config.given_apart:
+            return None
+        given = clean.repeat_interleave(per_frame, dim=1)
+        return (~given[:, :, None] | given[:, None])[:, None]
+
     def stack(
-        self, x: Tensor, time: Tensor, shared: Tensor, text: list[KV], turn: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        time: Tensor,
+        shared: Tensor,
+        text: list[KV],
+        turn: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """Send [R, N, D] through all blocks; arguments as in `Block.forward`.
+        """Send [R, N, D] through one block for each text; arguments as in `Block.forward`.
 
         A pure function of tensors on one device, so that it can be captured as a CUDA graph
         (policies/latency).
         """
-        for block, kv in zip(self._blocks(), text, strict=True):
-            x, _ = block(x, time, shared, kv, turn, None)
+        for block, kv in zip(self._blocks()[: len(text)], text, strict=True):
+            x, _ = block(x, time, shared, kv, turn, None, mask)
         return x
 
     @staticmethod

@@ -42,7 +42,7 @@ class CosmosOptions:
             `tokenizer.pth`, a diffusers folder or a hub id.
         text_encoder: T5-11B, folder or hub id, for instructions without stored features.
         text_reuse: Compute the text's keys and values once per sampler run (exact).
-        clean_reuse: Likewise those of clean slots (approximate; see README).
+        clean_reuse: Likewise those of clean slots; None where that is exact (see README).
         encode_all: Encode all slots as published, not only the present's (same latents).
         proposals, futures, values, world_steps, value_steps, aggregator, value_mode, depth,
         last_value: Of planning; see `PlanningConfig`.
@@ -65,7 +65,7 @@ class CosmosOptions:
     vae: str | None = None
     text_encoder: str | None = None
     text_reuse: bool = True
-    clean_reuse: bool = False
+    clean_reuse: bool | None = None
     encode_all: bool = False
     proposals: int | None = None
     futures: int | None = None
@@ -134,9 +134,11 @@ def make(variant: str, options: CosmosOptions) -> Policy:
     from policies.cosmos.model import Reuse
     from policies.cosmos.policy import CosmosPlanner, CosmosPolicy
 
+    apart = model.config.net.given_apart
+    clean_reuse = apart if options.clean_reuse is None else options.clean_reuse
     common: dict[str, Any] = {
         "execute": options.execute,
-        "reuse": Reuse(text=options.text_reuse, clean=options.clean_reuse),
+        "reuse": Reuse(text=options.text_reuse, clean=clean_reuse),
         "encode_all": options.encode_all,
         "notes": _notes(model.config, options),
     }
@@ -188,5 +190,6 @@ def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) 
 
 def _notes(config: CosmosConfig, options: CosmosOptions) -> str:
     weights = options.checkpoint or f"untrained weights (seed {options.init_seed})"
-    approximate = "; clean slots' keys reused (approximate)" if options.clean_reuse else ""
+    inexact = options.clean_reuse and not config.net.given_apart
+    approximate = "; clean slots' keys reused (approximate)" if inexact else ""
     return f"{config.preset}, {config.layout.name} slots, {weights}{approximate}"

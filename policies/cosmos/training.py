@@ -177,11 +177,12 @@ def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
     """Weighted squared error of the clean-latent estimate.
 
     The mean runs over all elements, clean frames included (they contribute exact zeros), and
-    is split by what a slot carries, so the terms add up to it.
+    is split by what a slot carries, so with weights of 1 the terms add up to it.
 
     Returns:
         "action", "future_proprio", "future_image", "value", with an autoencoder loss also
-        "autoencoder", and "total"; scalars. A kind that no sample of the batch predicts is 0.
+        "autoencoder", and "total", their weighted sum; scalars. A kind that no sample of the
+        batch predicts is 0.
     """
     config, layout = model.config, model.config.layout
     seeds = sample_seeds(batch)
@@ -210,7 +211,11 @@ def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
     if config.autoencoder_loss > 0:
         pictures = pictures_of(model, batch, seeds)
         terms["autoencoder"] = config.autoencoder_loss * _autoencoder_loss(model, pictures, seeds)
-    terms["total"] = torch.stack(list(terms.values())).sum()
+    weights = {
+        SlotKind.ACTION.value: config.action_weight,
+        SlotKind.FUTURE_IMAGE.value: config.image_weight,
+    }
+    terms["total"] = torch.stack([weights.get(n, 1.0) * v for n, v in terms.items()]).sum()
     return terms
 
 
