@@ -98,8 +98,9 @@ $(foreach b,$(BACKBONES) $(OWN_BACKBONE),$(eval $(call backbone,$(b))))
 backbone_of = $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$(if \
   $(filter $(OWN_BACKBONE),$(1)),$(1),$(call family,$(1)))/checkpoint)
 
-# fastwam's action expert, which alone is new, bears a higher rate (DECISIONS 48).
+# What alone is new, as fastwam's action expert, bears a higher rate (DECISIONS 48).
 RATES_fastwam := --taken-lr 0.5 --lr 2e-3
+RATES_cosmos  := --taken-lr 0.5 --lr 2e-3
 
 define model
 train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(1))) \
@@ -117,3 +118,22 @@ evaluate-$(1): train-$(1)
 	$$(WAMSIM) eval -p $(call name,$(1)) -s tabletop_object -n $$(TRIALS) --imagine --out $$(WORK)/evaluations/$(1)
 endef
 $(foreach m,$(MODELS),$(eval $(call model,$(m))))
+
+# Genuine LIBERO, which needs its assets: the oracle's demonstrations on published initial states
+# 20 to 34 of every task, and evaluation on 0 to 9. It goes on from what was learnt on tabletop.
+.PHONY: reference-libero
+
+LIBERO_DEMOS := $(WORK)/libero_demonstrations
+LIBERO_MODEL := $(WORK)/fastwam.libero_object
+LIBERO_LEARN := --data $(LIBERO_DEMOS) --device $(DEVICE) --every 6
+
+reference-libero: train-fastwam.fastwam
+	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=0.5 \
+	  -s libero_object -n 15 --first 20 --seed 1 --out $(LIBERO_DEMOS)
+	$(WAMSIM) train -p fastwam --part tokenizer $(LIBERO_LEARN) --steps 1000 --batch 4 --lr 3e-3 \
+	  --tokenizer $(WORK)/tokenizer-fastwam/checkpoint --out $(WORK)/tokenizer-fastwam-libero
+	$(WAMSIM) train -p fastwam $(LIBERO_LEARN) --looks 4000 --steps 2500 --batch $(BATCH) \
+	  $(RATES_fastwam) --half --backbone $(WORK)/fastwam.fastwam/checkpoint \
+	  --tokenizer $(WORK)/tokenizer-fastwam-libero/checkpoint --out $(LIBERO_MODEL)
+	$(WAMSIM) eval -p fastwam --set checkpoint=$(LIBERO_MODEL)/checkpoint -s libero_object -n 10 \
+	  --out $(WORK)/evaluations/fastwam.libero_object

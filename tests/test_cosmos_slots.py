@@ -88,6 +88,29 @@ def test_injection_round_trip(
         assert leftover == 0
 
 
+@pytest.mark.parametrize(
+    ("length", "tokens", "repeats"),
+    # of 16 channels and 2 x 2 latent pixels a token holds 64 numbers; there are 4 x 4 tokens
+    [(56, 1, 16), (64, 1, 16), (112, 2, 8), (9, 1, 16), (200, 4, 4), (330, 6, 2)],
+)
+def test_tiled_by_tokens_a_repeat_begins_with_a_token(
+    length: int, tokens: int, repeats: int
+) -> None:
+    values = torch.rand(2, length)
+    frame = slots.tile(values, (16, 8, 8), patch=2)
+    torch.testing.assert_close(slots.untile(frame, (length,), patch=2), values)
+    held = [
+        frame[:, :, r : r + 2, c : c + 2].flatten(1) for r in (0, 2, 4, 6) for c in (0, 2, 4, 6)
+    ]
+    padded = torch.cat([values, values.new_zeros(2, 64 * tokens - length)], dim=1)
+    for i, numbers in enumerate(held):
+        wanted = padded[:, 64 * (i % tokens) :][:, :64]
+        assert torch.equal(numbers, wanted if i < tokens * repeats else torch.zeros(2, 64))
+    frame[:, :, :2, :2] += float(repeats)
+    moved = slots.untile(frame, (length,), patch=2) - values
+    torch.testing.assert_close(moved[:, : min(length, 64)], torch.ones(2, min(length, 64)))
+
+
 def test_reading_averages_over_repeats() -> None:
     frame = torch.tensor([[1.0, 2.0, 3.0, 4.0, 9.0]]).view(1, 1, 1, 5)
     assert slots.untile(frame, (2,)).tolist() == [[2.0, 3.0]]  # the 9 is left over

@@ -208,6 +208,8 @@ class CosmosConfig:
         action_deviations: False as published: actions are scaled from least to most. Else by
             mean and standard deviation: beside noise of unit size most actions are otherwise a
             few hundredths, and a short training learns little of them (DECISIONS 56).
+        tile_by_token: False as published. Else every token of a slot holds its numbers in the
+            same order, see `slots.tile`.
         carry_noise: False as published. Else a narrow network need not carry the noise
             through, see `policies.noise.carried`.
         dtype: Of network and VAE in inference.
@@ -233,6 +235,7 @@ class CosmosConfig:
     augment: bool = True
     change_spread: float = 0.0
     action_deviations: bool = False
+    tile_by_token: bool = False
     carry_noise: bool = False
     dtype: str = "bfloat16"
 
@@ -372,6 +375,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             # as for fastwam's tiny autoencoder; of this one it was not measured
             change_spread=0.0 if config.value_mode is Mode.VALUE_OF_STATE else 0.6,
             action_deviations=True,
+            tile_by_token=True,
             carry_noise=True,
             action_weight=4.0,
             image_weight=0.3,

@@ -174,7 +174,7 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
         out = latents.clone()
         row = values[:, None] if values.ndim == 1 else values
         place = self.config.layout.place(kind)
-        out[:, :, place] = slots.tile(row.to(latents), self.frame_shape)
+        out[:, :, place] = slots.tile(row.to(latents), self.frame_shape, patch=self._tile_patch)
         return out
 
     def read(self, latents: Tensor, kind: SlotKind) -> Tensor:
@@ -189,9 +189,15 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
             return slots.success_probability(frame)
         if kind is SlotKind.ACTION:
             shape = (layout.horizon, layout.action_convention.dim)
-            return self.normaliser.restore("action", slots.untile(frame, shape))
+            numbers = slots.untile(frame, shape, patch=self._tile_patch)
+            return self.normaliser.restore("action", numbers)
         shape = (layout.proprio_convention.dim,)
-        return self.normaliser.restore("proprio", slots.untile(frame, shape))
+        numbers = slots.untile(frame, shape, patch=self._tile_patch)
+        return self.normaliser.restore("proprio", numbers)
+
+    @property
+    def _tile_patch(self) -> int:
+        return self.config.net.patch if self.config.tile_by_token else 0
 
     # --------------------------------------------------------------------- denoising
 
