@@ -11,7 +11,7 @@ export MUJOCO_GL ?= egl
 .PHONY: demo test check format slow bench install system-packages clean
 
 demo: install ## A trained world-action model on the embedded suite: success, imagination, videos
-	$(BIN)/wamsim eval --policy smolvla_world --suite tabletop_object --episodes 2 --imagine --out $(RUN)
+	$(BIN)/wamsim eval --policy fastwam --suite tabletop_object --episodes 2 --imagine --out $(RUN)
 	$(BIN)/wamsim video $(RUN) --episodes 1
 	$(BIN)/wamsim report $(RUN) --episodes all --out $(RUN)-page
 
