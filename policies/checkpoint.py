@@ -194,20 +194,14 @@ class Pretrained(ModelHubMixin):
             CheckpointMismatch: Another identity, a missing file, keys that do not fit.
         """
         folder = local_folder(source)
-        try:
-            document = json.loads((folder / CONFIG).read_text())
-            found = Identity(**{k: document[k] for k in ("family", "variant", "preset")})
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointMismatch(
-                f"{CONFIG} is missing or not one of wamsim's ({error!r}). Folder: {folder}"
-            ) from error
+        found, config = read_identity(folder)
         if expect is not None and found != expect:
             raise CheckpointMismatch(
                 f"the checkpoint is of {found.family}:{found.variant} ({found.preset}), but "
                 f"{expect.family}:{expect.variant} ({expect.preset}) was asked for. "
                 f"Folder: {folder}"
             )
-        model = cls(cls.config_type().from_dict(document["config"]))  # type: ignore[call-arg]
+        model = cls(cls.config_type().from_dict(config))  # type: ignore[call-arg]
         assert isinstance(model, nn.Module)
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
         own = model.state_dict()
@@ -220,6 +214,22 @@ class Pretrained(ModelHubMixin):
     def config_type(cls) -> Any:
         """The class of `config`."""
         raise NotImplementedError
+
+
+def read_identity(folder: Path) -> tuple[Identity, dict[str, Any]]:
+    """Say what a checkpoint is of, and give its model's configuration as plain data.
+
+    Raises:
+        CheckpointMismatch: A missing file, or none of ours.
+    """
+    try:
+        document = json.loads((folder / CONFIG).read_text())
+        identity = Identity(**{k: document[k] for k in ("family", "variant", "preset")})
+        return identity, document["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointMismatch(
+            f"{CONFIG} is missing or not one of wamsim's ({error!r}). Folder: {folder}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,6 +55,17 @@ def test_save_and_load_give_the_same_policy(variant: str, tmp_path: Path) -> Non
     np.testing.assert_allclose(found, 2 * untrained.act(obs).actions, rtol=1e-4, atol=1e-5)
 
 
+def test_planning_takes_the_weights_of_direct(tmp_path: Path) -> None:
+    """One network proposes and judges; with one proposal it acts as it would by itself."""
+    m = model("direct")
+    m.save_pretrained(tmp_path)
+    chosen = {"checkpoint": str(tmp_path), "proposals": 1, "futures": 1, "values": 1}
+    planner = options.make("planning", CosmosOptions(**chosen))
+    direct = options.make("direct", CosmosOptions(checkpoint=str(tmp_path)))
+    obs = observation(m.config, 2)
+    np.testing.assert_allclose(planner.act(obs).actions, direct.act(obs).actions, atol=1e-5)
+
+
 def test_another_checkpoint_is_refused(tmp_path: Path) -> None:
     model("planning").save_pretrained(tmp_path)
     with pytest.raises(CheckpointMismatch, match=r"cosmos:planning \(tiny\), but cosmos:direct"):

@@ -164,7 +164,7 @@ def _configured(variant: str, options: CosmosOptions) -> CosmosConfig:
 def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) -> CosmosModel:
     import torch
 
-    from policies.checkpoint import CONFIG, Identity, local_folder
+    from policies.checkpoint import CONFIG, Identity, local_folder, read_identity
     from policies.cosmos.model import FAMILY_NAME, CosmosModel, build
     from policies.cosmos.weights import load_published, text_table
 
@@ -172,7 +172,10 @@ def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) 
     if folder is None:
         model = build(resolve(config, options), init_seed=options.init_seed)
     elif (folder / CONFIG).exists():
-        expect = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
+        variant = config.variant
+        if variant == "planning" and read_identity(folder)[0].variant == "direct":
+            variant = "direct"  # the same network proposes and judges: its value reads all slots
+        expect = Identity(family=FAMILY_NAME, variant=variant, preset=config.preset)
         model = CosmosModel.load(folder, expect=expect)
         keep_trained(FAMILY_NAME, options.interface, model.config.layout)
         model.config = resolve(model.config, options)
