@@ -102,6 +102,9 @@ backbone_of = $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$
 RATES_fastwam := --taken-lr 0.5 --lr 2e-3
 RATES_cosmos  := --taken-lr 0.5 --lr 2e-3
 
+# These imagine the end of their chunks, which only comes where all of a chunk is executed.
+WHOLE_CHUNKS := fastwam.fastwam cosmos.direct
+
 define model
 train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(1))) \
   $(patsubst %,%/config.json,$(call backbone_of,$(1)))
@@ -116,6 +119,8 @@ train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(
 
 evaluate-$(1): train-$(1)
 	$$(WAMSIM) eval -p $(call name,$(1)) -s tabletop_object -n $$(TRIALS) --imagine --out $$(WORK)/evaluations/$(1)
+	$(if $(filter $(WHOLE_CHUNKS),$(1)),$$(WAMSIM) eval -p $(call name,$(1)) --set execute=8 \
+	  -s tabletop_object -n 2 --imagine --out $$(WORK)/evaluations/$(1).whole)
 endef
 $(foreach m,$(MODELS),$(eval $(call model,$(m))))
 
