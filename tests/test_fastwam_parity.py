@@ -88,7 +88,7 @@ def test_the_video_expert_is_diffusers_wan_transformer() -> None:
     )[0]
     stream = ours.stream(latents, times, ours.context(context))
     (tokens,), _ = run([stream], torch.ones(18, 18, dtype=torch.bool))
-    got = ours.read(tokens, times, tuple(latents.shape))
+    got = ours.read(tokens, times, latents)
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
 
 

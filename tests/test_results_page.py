@@ -45,6 +45,19 @@ def test_rates_pairs_and_protocol(runs: list[Path], tmp_path: Path) -> None:
     assert "## Training" not in text
 
 
+def test_runs_of_other_suites_are_ranked_by_themselves(runs: list[Path], tmp_path: Path) -> None:
+    tasks = {"spatial/lift": "+-", "spatial/turn": "++"}
+    alone = make_run(tmp_path / "other", tasks, planned=2, policy="cosmos:direct")
+    lines = write_results([alone, *runs], tmp_path / "out").read_text().splitlines()
+    first, second = (i for i, line in enumerate(lines) if line == "**Leaderboard**")
+    assert "goal" in lines[first + 2]  # where most runs are
+    assert "spatial" not in lines[first + 2]
+    assert "spatial" in lines[second + 2]
+    ranks = [line.split("|")[1].strip() for line in lines[first + 4 : first + 7]]
+    assert ranks == ["1", "2", "2"]
+    assert lines[second + 4].startswith("| 1 | cosmos:direct |")
+
+
 def test_summaries_count_every_episode(runs: list[Path], tmp_path: Path) -> None:
     write_results(runs[:1], tmp_path / "out")
     (path,) = (tmp_path / "out" / SUMMARIES).iterdir()

@@ -52,7 +52,7 @@ def write_results(
     parts = [
         "# Results\n",
         "Written by `wamsim results`; do not edit. Intervals are 95 %.\n",
-        _section("Success", [leaderboard_table(found)]),
+        _section("Success", list(_leaderboards(found))),
         _section("Task by task", [success_table(run) for run in found]),
         _section("Paired differences within families", list(_paired(found))),
         _section("Imagination", list(_imagination(found))),
@@ -74,6 +74,15 @@ def _section(title: str, tables: Sequence[Table]) -> str:
     if not tables:
         return ""
     return f"## {title}\n\n" + "\n".join(to_markdown(table) for table in tables)
+
+
+def _leaderboards(runs: Sequence[RunSummary]) -> Iterator[Table]:
+    """Rank runs among those of the same suites; where most runs are comes first."""
+    groups: dict[tuple[str, ...], list[RunSummary]] = {}
+    for run in runs:
+        groups.setdefault(tuple(sorted(suite.id for suite in run.suites.values())), []).append(run)
+    for _, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
+        yield leaderboard_table(group)
 
 
 def _paired(runs: Sequence[RunSummary]) -> Iterator[Table]:
