@@ -187,13 +187,11 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
         frame = latents[:, :, layout.place(kind)].float()
         if kind is SlotKind.VALUE:
             return slots.success_probability(frame)
+        what, shape = "proprio", (layout.proprio_convention.dim,)
         if kind is SlotKind.ACTION:
-            shape = (layout.horizon, layout.action_convention.dim)
-            numbers = slots.untile(frame, shape, patch=self._tile_patch)
-            return self.normaliser.restore("action", numbers)
-        shape = (layout.proprio_convention.dim,)
+            what, shape = "action", (layout.horizon, layout.action_convention.dim)
         numbers = slots.untile(frame, shape, patch=self._tile_patch)
-        return self.normaliser.restore("proprio", numbers)
+        return self.normaliser.restore(what, numbers)
 
     @property
     def _tile_patch(self) -> int:

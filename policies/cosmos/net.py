@@ -358,7 +358,7 @@ class CosmosNet(nn.Module):
         clean = torch.ones(rows, count, dtype=torch.bool, device=latents.device)
         times = torch.zeros(rows, count, device=latents.device)
         x, time, shared, turn = self._entered(latents, clean, times, range(count))
-        x = self.stack(x, time, shared, text[:-1], turn)
+        x = self.stack(x, time, shared, text[:-1], turn, blocks=self._blocks()[:-1])
         return x.unflatten(1, (count, h // self.config.patch, w // self.config.patch))
 
     def _entered(
@@ -392,13 +392,15 @@ class CosmosNet(nn.Module):
         text: list[KV],
         turn: tuple[Tensor, Tensor],
         mask: Tensor | None = None,
+        *,
+        blocks: Sequence[Block] | None = None,
     ) -> Tensor:
-        """Send [R, N, D] through one block for each text; arguments as in `Block.forward`.
+        """Send [R, N, D] through all blocks or some; arguments as in `Block.forward`.
 
         A pure function of tensors on one device, so that it can be captured as a CUDA graph
         (policies/latency).
         """
-        for block, kv in zip(self._blocks()[: len(text)], text, strict=True):
+        for block, kv in zip(self._blocks() if blocks is None else blocks, text, strict=True):
             x, _ = block(x, time, shared, kv, turn, None, mask)
         return x
 

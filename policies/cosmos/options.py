@@ -167,15 +167,16 @@ def _load(config: CosmosConfig, options: CosmosOptions, checkpoint: str | None) 
     from policies.checkpoint import CONFIG, Identity, local_folder, read_identity
     from policies.cosmos.model import FAMILY_NAME, CosmosModel, build
     from policies.cosmos.weights import load_published, text_table
+    from policies.reference import SAME_WEIGHTS
 
     folder = None if checkpoint is None else local_folder(checkpoint)
     if folder is None:
         model = build(resolve(config, options), init_seed=options.init_seed)
     elif (folder / CONFIG).exists():
-        variant = config.variant
-        if variant == "planning" and read_identity(folder)[0].variant == "direct":
-            variant = "direct"  # the same network proposes and judges: its value reads all slots
-        expect = Identity(family=FAMILY_NAME, variant=variant, preset=config.preset)
+        expect = Identity(family=FAMILY_NAME, variant=config.variant, preset=config.preset)
+        other = SAME_WEIGHTS.get((expect.family, expect.variant))
+        if read_identity(folder)[0].variant == other:  # one network proposes and judges
+            expect = dataclasses.replace(expect, variant=other)
         model = CosmosModel.load(folder, expect=expect)
         keep_trained(FAMILY_NAME, options.interface, model.config.layout)
         model.config = resolve(model.config, options)
