@@ -8,7 +8,7 @@ are read by `envs.demonstration_sources`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -166,7 +166,8 @@ def draw_run(
     Args:
         run_dir: The run folder; only read.
         viewpoint: What to draw.
-        cache: Where pictures go, as ``<configuration hash>/<viewpoint>/<suite>/<task>/``.
+        cache: Where pictures go, as ``<configuration hash>/<viewpoint>/<suite>/<task>/``. Where
+            another viewpoint that shows all of this one is complete, it is taken.
         resources: Processes and folders.
         progress: Called with (drawn, all).
         said: Called with a sentence for every episode that was left out.
@@ -186,7 +187,8 @@ def draw_run(
     said = said or (lambda sentence: None)
     info = read_run(run_dir)
     options = replay.suite_options(info.config, resources)
-    folder = cache / info.config_hash[:16] / viewpoint.name
+    drawn = cache / info.config_hash[:16]
+    folder = drawn / viewpoint.name
     jobs = replay.plan(run_dir, "all", options, folder, said)
     usable = [j for j in jobs if j.record.outcome is not Outcome.ERROR]
     if not any(j.record.outcome is Outcome.SUCCESS for j in usable):
@@ -206,6 +208,8 @@ def draw_run(
         for job in usable
     ]  # fmt: skip
     left = [d for d in drawings if not d.target.exists()]
+    if left and (wider := _drawn_wider(drawn, viewpoint, [d.target for d in drawings])):
+        return wider
     # all tasks in turn: what is drawn when somebody stops it is a balanced set
     left.sort(key=lambda d: d.record.key.index)
     check_room(folder, viewpoint.bytes(sum(d.record.steps + 1 for d in left)))
@@ -222,6 +226,24 @@ def draw_run(
     if not done:
         raise UnusableDemonstrations(f"no episode could be drawn. Run: {run_dir}")
     return folder
+
+
+def _drawn_wider(drawn: Path, viewpoint: Viewpoint, targets: Sequence[Path]) -> Path | None:
+    """Find a complete folder of a viewpoint that shows all of this one.
+
+    Args:
+        drawn: The folders of all viewpoints of a run.
+        viewpoint: What is asked for.
+        targets: Every file that its own folder would have.
+    """
+    own = drawn / viewpoint.name
+    inside = [t.relative_to(own) for t in targets]
+    for folder in sorted(drawn.iterdir()) if drawn.is_dir() else []:
+        other = Viewpoint.named(folder.name)
+        if other is not None and other.shows(viewpoint):
+            if all((folder / path).exists() for path in inside):
+                return folder
+    return None
 
 
 class Draughtsman:

@@ -114,16 +114,22 @@ def test_the_backbone_sees_the_present_alone() -> None:
     m = model()
     part = m.parts()["backbone"]
     assert isinstance(part, BackbonePart)
-    spec = part.batch_spec
-    assert (spec.frame_offsets, spec.keyframe) == ((0,), True)
+    spec = part.batch_spec  # the future is there for what it learns along
+    assert (spec.frame_offsets, spec.keyframe) == ((0, 8), True)
     b = batch(m.config, 3)
     given = present_latents(m, b)
     whole = clean_latents(m, b, sample_seeds(b))
     torch.testing.assert_close(given, whole[:, :, :4])
     assert part.frozen_features is not None
-    cached = dataclasses.replace(b, features=part.frozen_features(b))  # pictures, not the state
-    cached = dataclasses.replace(cached, frames={c: 0 * x for c, x in b.frames.items()})
-    torch.testing.assert_close(present_latents(m, cached), given)
+    look = dataclasses.replace(  # as a sampler of looks gives it: it has no future
+        b, frame_offsets=(0,), frames={c: x[:, :1] for c, x in b.frames.items()}
+    )
+    for shown, cameras in ((b, 4), (look, 2)):
+        features = part.frozen_features(shown)  # of pictures, not of the state
+        assert features["pictures"].shape[2] == cameras
+        cached = dataclasses.replace(shown, features=features)
+        cached = dataclasses.replace(cached, frames={c: 0 * x for c, x in shown.frames.items()})
+        torch.testing.assert_close(present_latents(m, cached), given)
     text = m.net.text_key_values(m.embed_text(b.instruction))
     tokens = m.net.look(given, text)
     assert tokens.shape == (3, 4, 2, 2, m.config.net.width)
@@ -133,6 +139,21 @@ def test_the_backbone_sees_the_present_alone() -> None:
     clean = torch.ones(3, 4, dtype=torch.bool)
     m.net(given, clean, torch.zeros(3, 4), text)
     torch.testing.assert_close(tokens.flatten(1, 3), seen[0])
+
+
+def test_the_backbone_learns_to_denoise_along() -> None:
+    m = model()
+    part = m.parts()["backbone"]
+    assert isinstance(part, BackbonePart)
+    b = batch(m.config, 3)
+    b = dataclasses.replace(b, keyframe=b.proprio_at(0))
+    found, denoised = part.loss(b), m.loss(b)
+    along = ("action", "future_proprio", "future_image", "value")
+    weights = {"action": m.config.action_weight, "future_image": m.config.image_weight}
+    for name in along:
+        torch.testing.assert_close(found[name], denoised[name] * weights.get(name, 1.0))
+    torch.testing.assert_close(sum(found[n] for n in along), denoised["total"])
+    torch.testing.assert_close(sum(v for n, v in found.items() if n != "total"), found["total"])
 
 
 @pytest.mark.parametrize("variant", ["direct", "planning"])

@@ -19,7 +19,7 @@ from policies.cosmos import FAMILY, CosmosOptions
 from policies.cosmos.config import Aggregator, NetConfig, PlanningConfig, TextConfig
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.model import CosmosModel, Reuse, build
-from policies.cosmos.planning import aggregate, choose, member_steps, plan
+from policies.cosmos.planning import WORLD, aggregate, choose, member_steps, plan
 from policies.cosmos.policy import CosmosPlanner, CosmosPolicy
 from policies.cosmos.text import InstructionTooLong
 from policies.preprocess import ImageSteps
@@ -91,12 +91,57 @@ def test_the_ceiling_is_drawn_after_the_present(direct_model: CosmosModel) -> No
 @pytest.mark.parametrize("layout", ["robocasa", "aloha"])
 def test_other_layouts_act(layout: str) -> None:
     m = model(layout=layout)
-    found = CosmosPolicy(m).act(observation(m.config, 1))
+    found = CosmosPolicy(m).act(observation(m.config, 1, imagine=True))
     dim = m.config.layout.action_convention.dim
     assert found.actions.shape == (1, 8, dim)
     assert found.imagined is not None
     assert found.imagined.latents.shape == (1, 1, 3, 16, 4, 4)
-    assert found.imagined.frames is None  # nobody asked
+
+
+def test_imagination_along_with_the_actions_and_after_them(direct_model: CosmosModel) -> None:
+    """As published the future comes with the actions; else it is denoised when it is asked for."""
+    tiny = direct_model.config
+    obs = observation(tiny, 2)
+    asked = dataclasses.replace(obs, imagine=True)
+    text = direct_model.embed_text(obs.instruction)
+    sampler = dataclasses.replace(tiny.sampler, imagine_steps=0)
+    direct_model.config = dataclasses.replace(tiny, sampler=sampler)
+    try:
+        along = CosmosPolicy(direct_model)
+        with_actions, unasked = along.act(asked), along.act(obs)
+    finally:
+        direct_model.config = tiny
+    apart = CosmosPolicy(direct_model)
+    after, none = apart.act(asked), apart.act(obs)
+    spec = apart.card.imagines
+    assert spec is not None
+    assert spec.on_request
+    assert none.imagined is None
+    for other in (with_actions, unasked, none):  # asking changes no action
+        np.testing.assert_allclose(after.actions, other.actions, rtol=0, atol=1e-5)
+    assert unasked.imagined is not None
+    assert unasked.imagined.frames is None
+    # by definition: the world model's one estimate from pure noise, the actions given
+    pictures = apart._present(asked)
+    standing = direct_model.standing(pictures, 2)
+    given = apart._given(pictures, asked, standing)
+    acted = direct_model.generate(given, Mode.POLICY, text, obs.seed)
+    future = list(tiny.layout.places(SlotKind.FUTURE_IMAGE))
+    for found, latents in (
+        (with_actions, acted),
+        (
+            after,
+            direct_model.generate(acted, Mode.WORLD, text, obs.seed, streams=(WORLD,), steps=1),
+        ),
+    ):
+        expected = direct_model.as_latents(latents[:, :, future], standing[:, :, future])
+        assert found.imagined is not None
+        np.testing.assert_allclose(
+            found.imagined.latents[:, 0], expected.transpose(1, 2).detach(), rtol=0, atol=1e-4
+        )
+    assert with_actions.imagined is not None
+    assert after.imagined is not None
+    assert not np.allclose(with_actions.imagined.latents, after.imagined.latents, atol=1e-2)
 
 
 @pytest.mark.parametrize("variant", ["direct", "planning"])
@@ -104,7 +149,7 @@ def test_a_row_does_not_know_its_batch(
     variant: str, direct_model: CosmosModel, planning_model: CosmosModel
 ) -> None:
     policy = CosmosPolicy(direct_model) if variant == "direct" else CosmosPlanner(planning_model)
-    obs = observation(policy.model.config, 3)
+    obs = observation(policy.model.config, 3, imagine=True)
     whole = policy.act(obs)
     again = policy.act(obs)
     assert np.array_equal(whole.actions, again.actions)
@@ -146,7 +191,7 @@ def test_only_the_present_of_a_history_counts(direct_model: CosmosModel) -> None
 
 
 def test_reuse_of_the_text_and_of_the_prefix_is_exact(direct_model: CosmosModel) -> None:
-    obs = observation(direct_model.config, 2)
+    obs = observation(direct_model.config, 2, imagine=True)
     fast = CosmosPolicy(direct_model).act(obs)
     slow = CosmosPolicy(direct_model, reuse=Reuse(text=False), encode_all=True).act(obs)
     np.testing.assert_allclose(fast.actions, slow.actions, rtol=0, atol=1e-5)

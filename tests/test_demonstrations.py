@@ -266,6 +266,40 @@ def test_models_that_name_the_cameras_otherwise_share_pictures(
     assert {p: p.stat().st_mtime_ns for p in drawn.rglob("*.safetensors")} == before
 
 
+def test_what_was_drawn_of_more_serves_for_less(
+    run: Path, drawn: Path, resources: Resources, tmp_path: Path
+) -> None:
+    """Fewer cameras, or no depth, need no drawing where a whole set of more is there."""
+    cache = tmp_path / "cache"
+    wide = cache / drawn.relative_to(drawn.parents[1])
+    shutil.copytree(drawn, wide)
+    narrow = Viewpoint(cameras=("eye_in_hand",), size=SIZE)
+    assert prepare(run, narrow, cache=cache, resources=resources) == wide
+    files(wide)[0].path.unlink()  # one is missing: what is asked for is drawn
+    own = prepare(run, narrow, cache=cache, resources=resources)
+    assert own == wide.parent / narrow.name
+    for mine, whole in zip(files(own), files(drawn), strict=True):
+        assert "frames/agentview" not in mine.names
+        assert not any(name.startswith("depth") for name in mine.names)
+        for name in mine.names:
+            np.testing.assert_array_equal(mine.whole(name), whole.whole(name))
+
+
+def test_what_a_viewpoint_shows() -> None:
+    assert Viewpoint.named(VIEW.name) == VIEW
+    flat = Viewpoint(cameras=("robot0_eye_in_hand",), size=(64, 48))
+    assert flat.name == "64x48-robot0_eye_in_hand"
+    assert Viewpoint.named(flat.name) == flat
+    assert Viewpoint.named("looks") is None
+    colour = Viewpoint(cameras=CAMERAS, size=SIZE)
+    one = Viewpoint(cameras=CAMERAS[:1], size=SIZE)
+    assert VIEW.shows(colour)
+    assert colour.shows(one)
+    assert not colour.shows(VIEW)
+    assert not one.shows(colour)
+    assert not Viewpoint(cameras=CAMERAS, size=(32, 24)).shows(one)
+
+
 def test_demonstrations_made_earlier_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
     assert prepare(folder, VIEW, cache=tmp_path) == folder
     flat = Viewpoint(cameras=("eye_in_hand",), size=SIZE)

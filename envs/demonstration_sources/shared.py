@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ J = TypeVar("J")
 
 _POSE = (("eef_pos", 3), ("eef_quat", 4), ("gripper_qpos", 2))
 _JOINTS = ("joint_pos", 7)
+_NAME = re.compile(r"(?P<height>\d+)x(?P<width>\d+)-(?P<cameras>.+?)(?P<depth>-depth)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,24 @@ class Viewpoint:
         """A folder name: equal viewpoints share their pictures."""
         size = f"{self.size[0]}x{self.size[1]}"
         return "-".join((size, *self.cameras, *(("depth",) if self.depth else ())))
+
+    @classmethod
+    def named(cls, name: str) -> Self | None:
+        """Read a folder's name; None where it is not one of a viewpoint."""
+        found = _NAME.fullmatch(name)
+        if found is None:
+            return None
+        size = (int(found["height"]), int(found["width"]))
+        cameras = tuple(found["cameras"].split("-"))
+        return cls(cameras=cameras, size=size, depth=found["depth"] is not None)
+
+    def shows(self, other: Viewpoint) -> bool:
+        """Whether pictures of this one are also pictures of another: a camera draws alone."""
+        return (
+            self.size == other.size
+            and set(self.cameras) >= set(other.cameras)
+            and self.depth >= other.depth
+        )
 
     def bytes(self, rows: int) -> int:
         """How much `rows` pictures of every camera take."""

@@ -143,6 +143,9 @@ class SamplerConfig:
     """The sigma grid; steps are network evaluations (LIBERO and RoboCasa 5, ALOHA 10).
 
     Attributes:
+        imagine_steps: 0 as published: what is imagined is the future that was denoised along
+            with the actions, one of many that are possible. Else it is denoised anew where a
+            run asks for it, the actions given, in so many steps; one gives the expected future.
         vary_variance: Per row sigma_max * U(1, 3) and sigma_min * U(0.1, 1), for diverse
             proposals (`use_variance_scale`).
     """
@@ -151,11 +154,14 @@ class SamplerConfig:
     sigma_max: float = 80.0
     sigma_min: float = 4.0
     rho: float = 7.0
+    imagine_steps: int = 0
     vary_variance: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
+        if self.imagine_steps < 0:
+            raise ValueError(f"imagine_steps={self.imagine_steps} must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,7 +384,8 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             tile_by_token=True,
             carry_noise=True,
             action_weight=4.0,
-            image_weight=0.3,
+            image_weight=0.5,
+            sampler=dataclasses.replace(config.sampler, imagine_steps=1),
             dtype="float32",
         )
     return config

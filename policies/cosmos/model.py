@@ -320,8 +320,9 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
     def parts(self) -> dict[str, Part]:
         """What is trained by itself beforehand.
 
-        "backbone" is the transformer as it looks at the present's slots, "tokenizer" an
-        autoencoder of our own where there is one.
+        "backbone" is the transformer as it looks at the present's slots; it learns to denoise
+        along, as the published one starts from a video model. "tokenizer" is an autoencoder of
+        our own where there is one.
         """
         found: dict[str, Part] = {"backbone": self._backbone()}
         if not self.config.vae.normalise:
@@ -329,10 +330,15 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
         return found
 
     def _backbone(self) -> BackbonePart:
-        from policies.cosmos.training import present_latents, present_pictures
+        from policies.cosmos.training import loss, present_latents, present_pictures, weighted
 
         config, layout = self.config, self.config.layout
         fixed = not config.augment and config.autoencoder_loss == 0
+
+        def frozen(batch: Batch) -> dict[str, Tensor]:
+            if len(batch.frame_offsets) > 1:  # demonstrations, not looks
+                return self.frozen_features(batch)
+            return {"pictures": present_pictures(self, batch)}
 
         def read(batch: Batch) -> Reading:
             given = present_latents(self, batch)
@@ -342,15 +348,21 @@ class CosmosModel(nn.Module, Pretrained, ToldAsChanges):
                 out=tokens.flatten(1, 3), seen=tokens[:, list(layout.places(SlotKind.IMAGE))]
             )
 
+        def along(batch: Batch) -> dict[str, Tensor]:
+            terms = loss(self, batch)
+            del terms["total"]
+            return weighted(config, terms)
+
         return BackbonePart(
             self,
             prefixes=("net.", "text."),
-            spec=dataclasses.replace(self.batch_spec, frame_offsets=(0,), keyframe=True),
+            spec=dataclasses.replace(self.batch_spec, keyframe=True),
             read=read,
             width=config.net.width,
             orientation=Orientation.UPRIGHT,
             whole=all(step.keeps_all for step in config.images),
-            frozen=(lambda batch: {"present": present_pictures(self, batch)}) if fixed else None,
+            frozen=frozen if fixed else None,
+            along=along,
         )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

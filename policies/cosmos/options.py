@@ -37,6 +37,7 @@ class CosmosOptions:
         execute: Actions run per query.
         init_seed: Of untrained weights.
         steps: Denoising steps of the action.
+        imagine_steps: Of what is imagined, the actions given; 0 imagines along with them.
         vary_variance: Draw the noise range per row, for diverse proposals.
         vae: The Wan2.1 autoencoder for a published checkpoint that brings none: a
             `tokenizer.pth`, a diffusers folder or a hub id.
@@ -61,6 +62,7 @@ class CosmosOptions:
     execute: int | None = None
     init_seed: int = 0
     steps: int | None = None
+    imagine_steps: int | None = None
     vary_variance: bool = False
     vae: str | None = None
     text_encoder: str | None = None
@@ -112,7 +114,7 @@ def resolve(config: CosmosConfig, options: CosmosOptions) -> CosmosConfig:
              "depth", "last_value")  # fmt: skip
     try:
         sampler = dataclasses.replace(
-            config.sampler, vary_variance=options.vary_variance, **given(("steps",))
+            config.sampler, vary_variance=options.vary_variance, **given(("steps", "imagine_steps"))
         )
         planning = dataclasses.replace(config.planning, **given(names))
         return dataclasses.replace(

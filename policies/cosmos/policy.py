@@ -16,7 +16,7 @@ from torch import Tensor
 
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.model import CosmosModel, Reuse, process, to_numpy
-from policies.cosmos.planning import plan
+from policies.cosmos.planning import WORLD, plan
 from wamsim.contracts import (
     Frames,
     ImaginationSpec,
@@ -93,6 +93,7 @@ class CosmosPolicy:
                 image_size=size,
                 latent_shape=(len(layout.cameras), *model.frame_shape),
                 decodes=True,
+                on_request=self._imagines_apart,
             ),
             notes=notes,
         )
@@ -104,11 +105,13 @@ class CosmosPolicy:
         """Predict a chunk of actions, the state after it and its value.
 
         Pictures of the future are drawn only when the run asks for imagination
-        (`obs.imagine`), under "imagine"; its latents come with the actions.
+        (`obs.imagine`), under "imagine"; its latents come with the actions, or are denoised
+        then, too (see `SamplerConfig.imagine_steps`).
         """
         watch = Stopwatch(self._device)
         pictures = self._present(obs)
-        standing = self._standing(pictures, obs)
+        imagining = obs.imagine or not self._imagines_apart
+        standing = self._standing(pictures, obs) if imagining else None
         given = self._given(pictures, obs, standing)
         watch.lap("encode")
         text = self._embed(obs.instruction)
@@ -117,15 +120,16 @@ class CosmosPolicy:
         acted, foreseen, value = self._decide(given, text, obs.seed, still)
         actions = to_numpy(self.model.read(acted, SlotKind.ACTION))
         watch.lap("denoise")
-        future = self._future(foreseen, still)
-        frames = self._draw(future, pictures, standing) if obs.imagine else None
-        latents = to_numpy(future)[:, None]
-        watch.lap("imagine")
+        imagined = None
+        if imagining:
+            if self._imagines_apart:
+                foreseen = self._imagine(acted, text, obs.seed)
+            future = self._future(foreseen, still)
+            frames = self._draw(future, pictures, standing) if obs.imagine else None
+            imagined = Imagined(latents=to_numpy(future)[:, None], frames=frames)
+            watch.lap("imagine")
         return Prediction(
-            actions=actions,
-            imagined=Imagined(latents=latents, frames=frames),
-            value=to_numpy(value),
-            timings=watch.parts,
+            actions=actions, imagined=imagined, value=to_numpy(value), timings=watch.parts
         )
 
     def _embed(self, instructions: Sequence[str]) -> tuple[Tensor, ...]:
@@ -142,6 +146,20 @@ class CosmosPolicy:
         """Latents to act by, latents that show the future (both [B, ...]), value [B]."""
         out = self.model.generate(given, Mode.POLICY, text[0], seeds, reuse=self._reuse)
         return out, out, self.model.read(out, SlotKind.VALUE)
+
+    @property
+    def _imagines_apart(self) -> bool:
+        """Whether imagination is denoised by itself, after the actions."""
+        return self.model.config.sampler.imagine_steps > 0
+
+    def _imagine(
+        self, acted: Tensor, text: tuple[Tensor, ...], seeds: NDArray[np.uint64]
+    ) -> Tensor:
+        """Denoise the future that follows from the actions [B, C, T, h, w]."""
+        steps = self.model.config.sampler.imagine_steps
+        return self.model.generate(
+            acted, Mode.WORLD, text[0], seeds, streams=(WORLD,), steps=steps, reuse=self._reuse
+        )
 
     @property
     def _device(self) -> torch.device:
@@ -310,6 +328,10 @@ class CosmosPlanner(CosmosPolicy):
         super().__init__(model, **{"name": "cosmos:planning", **options})
         self._proposer = proposer or model
         _check_pair(model, self._proposer)
+
+    @property
+    def _imagines_apart(self) -> bool:
+        return False  # what a proposal leads to is imagined to judge it
 
     def _embed(self, instructions: Sequence[str]) -> tuple[Tensor, ...]:
         own = self.model.embed_text(instructions)

@@ -72,19 +72,22 @@ def clean_latents(model: CosmosModel, batch: Batch, seeds: NDArray[np.uint64]) -
 
 
 def present_pictures(model: CosmosModel, batch: Batch) -> Tensor:
-    """The present's slots before proprioception; float32 [B, C, conditional, h, w]."""
+    """Latents of the present's pictures in their slots; float32 [B, C, cameras, h, w]."""
+    layout = model.config.layout
     pictures = _shown(model, batch, SlotKind.IMAGE, 0)
-    return model.encode_pictures(pictures, batch.size, count=model.config.layout.conditional)
+    seen = model.encode_pictures(pictures, batch.size, count=layout.conditional)
+    return seen[:, :, list(layout.places(SlotKind.IMAGE))]
 
 
 def present_latents(model: CosmosModel, batch: Batch) -> Tensor:
     """The present's slots, filled; float32 [B, C, conditional, h, w]."""
-    found = (batch.features or {}).get("present")
-    latents = (
-        present_pictures(model, batch)
-        if found is None
-        else found.to(next(model.parameters()).device)
-    )
+    layout = model.config.layout
+    found = (batch.features or {}).get("pictures")
+    seen = present_pictures(model, batch) if found is None else found[:, :, : len(layout.cameras)]
+    blank = model.encode_pictures({}, 1, count=1)
+    latents = blank.new_zeros((batch.size, seen.shape[1], layout.conditional, *seen.shape[3:]))
+    latents[:, :, :1] = blank
+    latents[:, :, list(layout.places(SlotKind.IMAGE))] = seen.to(blank)
     proprio = model.normaliser.normalise("proprio", batch.proprio_at(0))
     return model.inject(latents, SlotKind.PROPRIO, proprio)
 
@@ -211,12 +214,17 @@ def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
     if config.autoencoder_loss > 0:
         pictures = pictures_of(model, batch, seeds)
         terms["autoencoder"] = config.autoencoder_loss * _autoencoder_loss(model, pictures, seeds)
+    terms["total"] = torch.stack(list(weighted(config, terms).values())).sum()
+    return terms
+
+
+def weighted(config: CosmosConfig, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weigh the terms of `loss`; their sum is its total."""
     weights = {
         SlotKind.ACTION.value: config.action_weight,
         SlotKind.FUTURE_IMAGE.value: config.image_weight,
     }
-    terms["total"] = torch.stack([weights.get(n, 1.0) * v for n, v in terms.items()]).sum()
-    return terms
+    return {name: weights.get(name, 1.0) * value for name, value in terms.items()}
 
 
 def _autoencoder_loss(
