@@ -16,8 +16,10 @@ from policies.cosmos.config import NetConfig, preset
 from policies.cosmos.net import CleanBank, CosmosNet, Positions, rope
 from policies.cosmos.weights import diffusers_key
 
-# as published: without places of our own
-TINY = dataclasses.replace(preset("direct", "tiny").net, positions=(), given_apart=False)
+# as published: without places and origins of our own
+TINY = dataclasses.replace(
+    preset("direct", "tiny").net, positions=(), origins=(), given_apart=False
+)
 
 
 def diffusers_net(config: NetConfig) -> CosmosTransformer3DModel:
@@ -233,3 +235,41 @@ def test_tokens_know_their_place_by_what_was_learnt_for_it() -> None:
         net.extra_pos_embedder = None
         net(latents, clean, times, keys)
     torch.testing.assert_close(begun[0] - begun[1], places(range(9), (2, 2))[None])
+
+
+def test_tokens_of_the_future_are_told_what_stands_in_their_place_now() -> None:
+    torch.manual_seed(0)
+    origins = preset("direct", "tiny").net.origins
+    assert origins == (-1, -1, -1, -1, -1, -1, 2, 3, -1)  # wrist, third person
+    net = CosmosNet(dataclasses.replace(TINY, origins=origins))
+    told = net.origin_embedder
+    assert told is not None
+    latents, clean, times, text = inputs(rows=1)
+    with torch.no_grad():
+        keys = net.text_key_values(text)
+        silent = net(latents, clean, times, keys)
+        (weight,) = told.parameters()
+        assert not weight.any()  # at first it says nothing
+        torch.nn.init.normal_(weight)
+        begun: list[Tensor] = []
+        hook = net.blocks[0].register_forward_hook(lambda _, args, out: begun.append(args[0]))
+        net(latents, clean, times, keys)
+        net(latents, torch.zeros_like(clean), times, keys)  # nothing is given: nothing is told
+        net.origin_embedder = None
+        net(latents, clean, times, keys)
+        net(latents, torch.zeros_like(clean), times, keys)
+        hook.remove()
+        net.origin_embedder = told
+        bank = CleanBank((0, 1, 2, 3))
+        loud, first = net(latents, clean, times, keys), net(latents, clean, times, keys, bank=bank)
+        again = net(latents, clean, times, keys, bank=bank)
+    added = (begun[0] - begun[2])[0].unflatten(0, (9, 2, 2))
+    # a patch of the third person's future at row 1, column 0, by hand: (c, m, n) and two masks
+    patch = torch.cat([latents[0, :, 3, 2:4, 0:2].flatten(), torch.ones(4), torch.zeros(4)])
+    torch.testing.assert_close(added[7, 1, 0], weight @ patch, rtol=0, atol=1e-4)
+    told_to = [i for i in range(9) if added[i].abs().max() > 1e-4]
+    assert told_to == [6, 7]
+    torch.testing.assert_close(begun[1], begun[3])
+    assert not torch.allclose(silent, loud, atol=1e-3)
+    torch.testing.assert_close(first, loud)
+    assert torch.isfinite(again).all()

@@ -46,6 +46,11 @@ class NetConfig:
             as in Cosmos-Predict1 (`LearnablePosEmbAxis`); empty as published. Which numbers
             of a slot a token holds depends on where it is, and turned keys and queries tell a
             small network only how far tokens are apart.
+        origins: For every frame the one whose patches its tokens are told in their own places,
+            where that one is given, or -1; empty as published. So models that turn a picture
+            into a video are told it (e.g. Stable Video Diffusion, arXiv:2311.15127,
+            by channels); without it a small network first has to find out, by attention,
+            which patch of the present each of the future's goes back to (DECISIONS 61).
         given_apart: False as published. Else given frames attend to each other alone: what is
             made of them does not depend on the noise beside them, so it is what a backbone
             learnt to make of them, and reusing their keys is exact.
@@ -62,6 +67,7 @@ class NetConfig:
     rope_scale: tuple[float, ...] = (1.0, 3.0, 3.0)
     round_timesteps: bool = True
     positions: tuple[int, ...] = ()
+    origins: tuple[int, ...] = ()
     given_apart: bool = False
 
     @property
@@ -333,7 +339,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
     slots = dataclasses.replace(LAYOUTS[layout], **changes)
     if tiny:
         # 8 x 7 = 56 or 8 x 14 = 112 of a volume of 1024: repeats and leftovers both occur
-        slots = dataclasses.replace(slots, horizon=8, execute=4)
+        slots = dataclasses.replace(slots, horizon=8, execute=8)
     images = (
         # JPEG and the simulator's flip belong to LIBERO and RoboCasa, not to ALOHA
         ImageSteps(
@@ -368,6 +374,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
                 adaln_rank=16,
                 text_dim=32,
                 positions=(len(slots.slots), *(side // 16 for side in config.render_size)),
+                origins=slots.origins,
                 given_apart=True,
             ),
             vae=VaeConfig(
@@ -384,7 +391,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             tile_by_token=True,
             carry_noise=True,
             action_weight=4.0,
-            image_weight=0.5,
+            image_weight=1.0,
             sampler=dataclasses.replace(config.sampler, imagine_steps=1),
             dtype="float32",
         )

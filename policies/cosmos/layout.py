@@ -144,6 +144,13 @@ class Layout:
         return found
 
     @property
+    def origins(self) -> tuple[int, ...]:
+        """For every slot the one that shows its camera's present, or -1: of future pictures."""
+        shown = self.places(SlotKind.IMAGE), self.places(SlotKind.FUTURE_IMAGE)
+        present = {then: now for now, then in zip(*shown, strict=True)}
+        return tuple(present.get(i, -1) for i in range(len(self.slots)))
+
+    @property
     def conditional(self) -> int:
         """Slots of the present, all before the action: 4 (LIBERO) or 5."""
         return self.place(SlotKind.ACTION)

@@ -274,6 +274,10 @@ class CosmosNet(nn.Module):
         self.config = config
         self.x_embedder = PatchEmbedding(config)
         self.extra_pos_embedder = Positions(config) if config.positions else None
+        self.origin_embedder = PatchEmbedding(config) if config.origins else None
+        if self.origin_embedder is not None:  # at first it says nothing
+            for weight in self.origin_embedder.parameters():
+                nn.init.zeros_(weight)
         self.t_embedder = nn.Sequential(
             Sinusoid(config.width, round_to_bfloat16=config.round_timesteps), TimeEmbedding(config)
         )
@@ -366,10 +370,17 @@ class CosmosNet(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
         """What the blocks get of some frames: tokens, time, its shared part, rotary angles."""
         dtype, (h, w), chosen = latents.dtype, latents.shape[3:], list(frames)
-        given = clean[:, None, chosen, None, None].to(dtype).expand(-1, 1, -1, h, w)
-        x = torch.cat((latents[:, :, chosen], given, torch.zeros_like(given)), dim=1)
-        x = self.x_embedder(x)
+        given = clean[:, None, :, None, None].to(dtype).expand(-1, 1, -1, h, w)
+        shown = torch.cat((latents, given, torch.zeros_like(given)), dim=1)
+        x = self.x_embedder(shown[:, :, chosen])
         size = (h // self.config.patch, w // self.config.patch)
+        if self.origin_embedder is not None:
+            origins = [(i, self.config.origins[f]) for i, f in enumerate(chosen)]
+            told = torch.zeros_like(shown[:, :, chosen])
+            for i, origin in origins:
+                if origin >= 0:
+                    told[:, :, i] = (shown * given)[:, :, origin]
+            x = x + self.origin_embedder(told)
         if self.extra_pos_embedder is not None:
             x = x + self.extra_pos_embedder(chosen, size)
         turn = rope(self.config, chosen, size)
