@@ -102,8 +102,8 @@ backbone_of = $(if $(filter $(BACKBONES),$(call family,$(1))),$(WORK)/backbone-$
 RATES_fastwam := --taken-lr 0.5 --lr 2e-3
 RATES_cosmos  := --taken-lr 0.5 --lr 2e-3
 
-# These imagine the end of their chunks, which only comes where all of a chunk is executed.
-WHOLE_CHUNKS := fastwam.fastwam cosmos.direct
+# These imagine further than they execute by default; their ends only come where all is executed.
+WHOLE_CHUNKS := fastwam.fastwam
 
 define model
 train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(1))) \

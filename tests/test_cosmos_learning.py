@@ -149,7 +149,7 @@ def test_the_backbone_learns_to_denoise_along() -> None:
     b = dataclasses.replace(b, keyframe=b.proprio_at(0))
     found, denoised = part.loss(b), m.loss(b)
     along = ("action", "future_proprio", "future_image", "value")
-    weights = {"action": m.config.action_weight, "future_image": m.config.image_weight}
+    weights = {"action": m.config.action_weight}
     for name in along:
         torch.testing.assert_close(found[name], denoised[name] * weights.get(name, 1.0))
     torch.testing.assert_close(sum(found[n] for n in along), denoised["total"])

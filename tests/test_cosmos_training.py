@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from cosmos_doubles import batch, model, tiny
+from cosmos_doubles import batch, model
 from torch import Tensor
 
 from policies.batch import check_finite
 from policies.cosmos import diffusion, training
 from policies.cosmos.augment import augment, turn_hue
+from policies.cosmos.config import preset
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.slots import tile
 from policies.noise import noise_from_seeds
@@ -22,13 +23,13 @@ TERMS = ["action", "future_proprio", "future_image", "value", "total"]
 
 
 def test_terms_and_their_sum() -> None:
-    m = model(autoencoder_loss=1.0, augment=True, action_weight=3.0, image_weight=0.5)
+    m = model(autoencoder_loss=1.0, augment=True, action_weight=3.0)
     found = m.loss(batch(m.config))
     assert list(found) == [*TERMS[:-1], "autoencoder", "total"]
     assert all(v.ndim == 0 and float(v.detach()) > 0 for v in found.values())
     parts = {k: float(v.detach()) for k, v in found.items()}
     total = parts.pop("total")
-    expected = sum(parts.values()) + 2.0 * parts["action"] - 0.5 * parts["future_image"]
+    expected = sum(parts.values()) + 2.0 * parts["action"]
     assert total == pytest.approx(expected, rel=1e-5)
     check_finite(found)
 
@@ -45,7 +46,7 @@ def test_published_presets_train_the_transformer_alone() -> None:
 @pytest.mark.parametrize("variant", ["direct", "planning"])
 def test_loss_is_ten_times_the_velocity_error(variant: str) -> None:
     """An independent computation: unit-weight rectified flow over all elements."""
-    m = model(variant, carry_noise=False, action_weight=1.0, image_weight=1.0)
+    m = model(variant, carry_noise=False, action_weight=1.0)
     b = batch(m.config, 6, seed=3)
     assert b.seed is not None
     seeds = b.seed.numpy().astype(np.uint64)
@@ -104,7 +105,7 @@ def test_slots_of_a_training_video(spread: float) -> None:
     ("variant", "shares"), [("direct", (0.5, 0.25, 0.25)), ("planning", (0.1, 0.45, 0.45))]
 )
 def test_roles_have_the_published_shares(variant: str, shares: tuple[float, ...]) -> None:
-    config = tiny(variant)
+    config = preset(variant, "published")
     n = 4000
     b = dataclasses.replace(batch(config, 1), success=torch.ones(n, dtype=torch.bool))
     seeds = np.arange(n).astype(np.uint64)

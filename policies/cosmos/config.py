@@ -206,11 +206,11 @@ class CosmosConfig:
     Attributes:
         render_size: (height, width) of the pictures asked of the suite.
         images: What happens to a picture, in order; the last size is the model's.
-        policy_share, world_share: Of the training batch; the rest is value samples.
+        policy_share, world_share: Of the training batch; the rest is value samples. Tiny direct
+            has more of the former: only they teach actions, and its trainings are short.
         value_mode: What value samples see, in training and planning.
-        action_weight, image_weight: Of these terms of the loss, 1 as published. Most of a
-            future picture cannot be known, and its noise drowns the actions' gradient in a
-            small network (DECISIONS 59).
+        action_weight: Of that term of the loss, 1 as published. Most of a future picture cannot
+            be known, and its noise drowns the actions' gradient in a small network (DECISIONS 59).
         autoencoder_loss: Weight of the VAE's own reconstruction term; 0 keeps it frozen, as
             published, and in the tiny preset as it was trained beforehand.
         augment: Crop, turn and recolour training pictures (policies/cosmos/augment.py).
@@ -242,7 +242,6 @@ class CosmosConfig:
     world_share: float = 0.25
     value_mode: Mode = Mode.VALUE
     action_weight: float = 1.0
-    image_weight: float = 1.0
     autoencoder_loss: float = 0.0
     augment: bool = True
     change_spread: float = 0.0
@@ -391,7 +390,8 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             tile_by_token=True,
             carry_noise=True,
             action_weight=4.0,
-            image_weight=1.0,
+            policy_share=0.75 if variant == "direct" else config.policy_share,
+            world_share=0.15 if variant == "direct" else config.world_share,
             sampler=dataclasses.replace(config.sampler, imagine_steps=1),
             dtype="float32",
         )

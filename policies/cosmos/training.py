@@ -220,11 +220,8 @@ def loss(model: CosmosModel, batch: Batch) -> dict[str, Tensor]:
 
 def weighted(config: CosmosConfig, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weigh the terms of `loss`; their sum is its total."""
-    weights = {
-        SlotKind.ACTION.value: config.action_weight,
-        SlotKind.FUTURE_IMAGE.value: config.image_weight,
-    }
-    return {name: weights.get(name, 1.0) * value for name, value in terms.items()}
+    heavy = SlotKind.ACTION.value
+    return {n: v * config.action_weight if n == heavy else v for n, v in terms.items()}
 
 
 def _autoencoder_loss(
