@@ -105,34 +105,14 @@ RATES_cosmos  := --taken-lr 0.5 --lr 2e-3
 # These imagine further than they execute by default; their ends only come where all is executed.
 WHOLE_CHUNKS := fastwam.fastwam
 
-# What practises by itself, too: it learns on from where another's practice brought it (DECISIONS 62).
-OWN_PRACTICE := cosmos.direct
-
-define learnt
-$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) \
-	  --batch $$(BATCH) --half $(RATES_$(call family,$(1))) \
+define model
+train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(1))) \
+  $(patsubst %,%/config.json,$(call backbone_of,$(1)))
+	$$(WAMSIM) train -p $(call name,$(1)) $$(LEARN) --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) \
+	  --out $$(WORK)/$(1) --steps $$(STEPS) --batch $$(BATCH) --half \
+	  $(patsubst %,--backbone %,$(call backbone_of,$(1))) $(RATES_$(call family,$(1))) \
 	  $(if $(filter $(LOOKING),$(call family,$(1))),$(LOOKS)) \
 	  $(patsubst %,--tokenizer %,$(call tokenizer_of,$(1)))
-endef
-
-define before
-$$(WORK)/$(1).before/checkpoint/config.json: reference-practice \
-  $(patsubst %,%/config.json,$(call tokenizer_of,$(1)) $(call backbone_of,$(1)))
-	$(call learnt,$(1)) --steps $$(STEPS) --backbone $(call backbone_of,$(1)) --out $$(WORK)/$(1).before
-endef
-$(foreach m,$(OWN_PRACTICE),$(eval $(call before,$(m))))
-
-own = $(filter $(OWN_PRACTICE),$(1))
-begins_with = $(if $(call own,$(1)),$(WORK)/$(1).before/checkpoint,$(call backbone_of,$(1)))
-
-define model
-train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(1)) \
-  $(call begins_with,$(1)))
-	$(if $(call own,$(1)),$$(WAMSIM) eval -p practice --set learner=$(call name,$(1)) \
-	  --set weights=$(call begins_with,$(1)) -s tabletop_object -n 30 --first 260 --seed 3 \
-	  --out $$(WORK)/$(1).practice)
-	$(call learnt,$(1)) --steps $(if $(call own,$(1)),1800 --data $$(WORK)/$(1).practice,$$(STEPS)) \
-	  $(patsubst %,--backbone %,$(call begins_with,$(1))) --out $$(WORK)/$(1)
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
 	cp $$(WORK)/$(1)/checkpoint/*.json $$(WORK)/$(1)/checkpoint/*.safetensors \
 	  policies/$(call family,$(1))/reference/$(call variant,$(1))/

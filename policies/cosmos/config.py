@@ -206,8 +206,7 @@ class CosmosConfig:
     Attributes:
         render_size: (height, width) of the pictures asked of the suite.
         images: What happens to a picture, in order; the last size is the model's.
-        policy_share, world_share: Of the training batch; the rest is value samples. Tiny direct
-            has more of the former: only they teach actions, and its trainings are short.
+        policy_share, world_share: Of the training batch; the rest is value samples.
         value_mode: What value samples see, in training and planning.
         action_weight: Of that term of the loss, 1 as published. Most of a future picture cannot
             be known, and its noise drowns the actions' gradient in a small network (DECISIONS 59).
@@ -390,8 +389,6 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             tile_by_token=True,
             carry_noise=True,
             action_weight=4.0,
-            policy_share=0.75 if variant == "direct" else config.policy_share,
-            world_share=0.15 if variant == "direct" else config.world_share,
             sampler=dataclasses.replace(config.sampler, imagine_steps=1),
             dtype="float32",
         )
