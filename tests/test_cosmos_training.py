@@ -8,13 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from cosmos_doubles import batch, model
+from cosmos_doubles import batch, model, tiny
 from torch import Tensor
 
 from policies.batch import check_finite
 from policies.cosmos import diffusion, training
 from policies.cosmos.augment import augment, turn_hue
-from policies.cosmos.config import preset
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.slots import tile
 from policies.noise import noise_from_seeds
@@ -105,7 +104,7 @@ def test_slots_of_a_training_video(spread: float) -> None:
     ("variant", "shares"), [("direct", (0.5, 0.25, 0.25)), ("planning", (0.1, 0.45, 0.45))]
 )
 def test_roles_have_the_published_shares(variant: str, shares: tuple[float, ...]) -> None:
-    config = preset(variant, "published")
+    config = tiny(variant)
     n = 4000
     b = dataclasses.replace(batch(config, 1), success=torch.ones(n, dtype=torch.bool))
     seeds = np.arange(n).astype(np.uint64)

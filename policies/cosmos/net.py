@@ -375,12 +375,10 @@ class CosmosNet(nn.Module):
         x = self.x_embedder(shown[:, :, chosen])
         size = (h // self.config.patch, w // self.config.patch)
         if self.origin_embedder is not None:
-            origins = [(i, self.config.origins[f]) for i, f in enumerate(chosen)]
-            told = torch.zeros_like(shown[:, :, chosen])
-            for i, origin in origins:
-                if origin >= 0:
-                    told[:, :, i] = (shown * given)[:, :, origin]
-            x = x + self.origin_embedder(told)
+            given_alone = F.pad(shown * given, (0, 0, 0, 0, 0, 1))  # -1: an empty frame, the last
+            x = x + self.origin_embedder(
+                given_alone[:, :, [self.config.origins[f] for f in chosen]]
+            )
         if self.extra_pos_embedder is not None:
             x = x + self.extra_pos_embedder(chosen, size)
         turn = rope(self.config, chosen, size)

@@ -84,10 +84,7 @@ def present_latents(model: CosmosModel, batch: Batch) -> Tensor:
     layout = model.config.layout
     found = (batch.features or {}).get("pictures")
     seen = present_pictures(model, batch) if found is None else found[:, :, : len(layout.cameras)]
-    blank = model.encode_pictures({}, 1, count=1)
-    latents = blank.new_zeros((batch.size, seen.shape[1], layout.conditional, *seen.shape[3:]))
-    latents[:, :, :1] = blank
-    latents[:, :, list(layout.places(SlotKind.IMAGE))] = seen.to(blank)
+    latents = _laid(model, seen, layout.conditional)
     proprio = model.normaliser.normalise("proprio", batch.proprio_at(0))
     return model.inject(latents, SlotKind.PROPRIO, proprio)
 
@@ -150,18 +147,22 @@ def picture_latents(
     return found
 
 
+def _laid(model: CosmosModel, seen: Tensor, count: int) -> Tensor:
+    """Put latents of pictures [B, C, n, h, w] into the first `count` slots; the rest is 0."""
+    blank = model.encode_pictures({}, 1, count=1)
+    places = model.config.layout.places(SlotKind.IMAGE, SlotKind.FUTURE_IMAGE)
+    latents = blank.new_zeros((len(seen), seen.shape[1], count, *seen.shape[3:]))
+    latents[:, :, :1] = blank
+    latents[:, :, [place for place in places if place < count]] = seen.to(blank)
+    return latents
+
+
 def _filled(model: CosmosModel, batch: Batch, found: Mapping[str, Tensor]) -> Tensor:
     """Put latents of pictures, and all that is injected, into their slots."""
     layout, normaliser = model.config.layout, model.normaliser
-    blank = model.encode_pictures({}, 1, count=1)
-    seen, cameras = found["pictures"].to(blank), len(layout.cameras)
-    standing = found["standing"].to(blank) if "standing" in found else None
-    future = model.as_denoised(seen[:, :, cameras:], standing)
-    seen = torch.cat([seen[:, :, :cameras], future], dim=2)
-    shape = (batch.size, seen.shape[1], len(layout.slots), *seen.shape[3:])
-    latents = seen.new_zeros(shape)
-    latents[:, :, :1] = blank
-    latents[:, :, list(layout.places(SlotKind.IMAGE, SlotKind.FUTURE_IMAGE))] = seen
+    seen, cameras = found["pictures"], len(layout.cameras)
+    future = model.as_denoised(seen[:, :, cameras:], found.get("standing"))
+    latents = _laid(model, torch.cat([seen[:, :, :cameras], future], dim=2), len(layout.slots))
     now, then = batch.proprio_at(0), batch.proprio_at(layout.horizon)
     value = slots.value_target(
         batch.success, batch.steps_left, horizon=layout.horizon, discount=layout.discount
