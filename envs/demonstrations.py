@@ -8,7 +8,7 @@ are read by `envs.demonstration_sources`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from envs import replay
-from envs.demonstration_sources.shared import Progress, Viewpoint, make_all, proprio, seen
+from envs.demonstration_sources.shared import (
+    Progress,
+    Viewpoint,
+    made_wider,
+    make_all,
+    proprio,
+    seen,
+)
 from wamsim.contracts import Outcome, Task
 from wamsim.demonstrations import (
     Demonstration,
@@ -187,8 +194,7 @@ def draw_run(
     said = said or (lambda sentence: None)
     info = read_run(run_dir)
     options = replay.suite_options(info.config, resources)
-    drawn = cache / info.config_hash[:16]
-    folder = drawn / viewpoint.name
+    folder = cache / info.config_hash[:16] / viewpoint.name
     jobs = replay.plan(run_dir, "all", options, folder, said)
     usable = [j for j in jobs if j.record.outcome is not Outcome.ERROR]
     if not any(j.record.outcome is Outcome.SUCCESS for j in usable):
@@ -208,7 +214,7 @@ def draw_run(
         for job in usable
     ]  # fmt: skip
     left = [d for d in drawings if not d.target.exists()]
-    if left and (wider := _drawn_wider(drawn, viewpoint, [d.target for d in drawings])):
+    if left and (wider := made_wider(folder, viewpoint, [d.target for d in drawings])):
         return wider
     # all tasks in turn: what is drawn when somebody stops it is a balanced set
     left.sort(key=lambda d: d.record.key.index)
@@ -226,24 +232,6 @@ def draw_run(
     if not done:
         raise UnusableDemonstrations(f"no episode could be drawn. Run: {run_dir}")
     return folder
-
-
-def _drawn_wider(drawn: Path, viewpoint: Viewpoint, targets: Sequence[Path]) -> Path | None:
-    """Find a complete folder of a viewpoint that shows all of this one.
-
-    Args:
-        drawn: The folders of all viewpoints of a run.
-        viewpoint: What is asked for.
-        targets: Every file that its own folder would have.
-    """
-    own = drawn / viewpoint.name
-    inside = [t.relative_to(own) for t in targets]
-    for folder in sorted(drawn.iterdir()) if drawn.is_dir() else []:
-        other = Viewpoint.named(folder.name)
-        if other is not None and other.shows(viewpoint):
-            if all((folder / path).exists() for path in inside):
-                return folder
-    return None
 
 
 class Draughtsman:

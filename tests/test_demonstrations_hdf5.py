@@ -202,6 +202,9 @@ def test_states_are_drawn_in_our_scene(
         joints = file.whole("proprio/JOINTS_GRIPPER")[:, :7]
         np.testing.assert_array_equal(joints, told["states"][:, 1:8].astype("f4"))
     assert len(open_set([folder])) == T - 1
+    # what shows more serves for less
+    narrow = Viewpoint(cameras=("agentview",), size=(24, 32))
+    assert prepare(path, narrow, cache=tmp_path, resources=resources) == folder
 
 
 def test_own_pictures_follow_their_actions(

@@ -18,7 +18,7 @@ from small_scenes import Table
 from envs.goals import parse
 from envs.scene import Articulation, Region, Scene, SceneInfo, SuiteOptions, Thing, Threshold
 from policies.oracle import OracleConfig, motion
-from policies.oracle.geometry import DOWN, Pose, Solids, turn_z
+from policies.oracle.geometry import DOWN, Pose, Solids, cross, turn_z
 from policies.oracle.grasps import TIP, Grasp, grasps
 from policies.oracle.motion import CLOSED, OPEN, STROKE, Hand, Reference, Waypoint
 from policies.oracle.planner import plan
@@ -130,6 +130,12 @@ def boxes(*halves: tuple[float, float, float], round: bool = False) -> Solids:
 
 def from_above(solids: Solids) -> tuple[Grasp, ...]:
     return grasps(solids, np.eye(3), np.zeros(3))
+
+
+def test_a_cross_product_is_numpys_to_the_bit() -> None:
+    rng = np.random.default_rng(0)
+    for first, second in rng.normal(size=(200, 2, 3)) * 10.0 ** rng.integers(-9, 9, (200, 2, 1)):
+        assert np.array_equal(cross(first, second), np.cross(first, second))
 
 
 def test_a_box_is_taken_across_its_narrow_side_in_the_middle() -> None:

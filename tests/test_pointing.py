@@ -206,7 +206,7 @@ def test_what_frozen_parts_give_for_looks_is_computed_once(
     for part in (plain, cached):
         part.look_at(LookSampler(looks, part.batch_spec))
     assert cached.looks is not None
-    sources = (cached.looks.source, Source.of_set(samplers[1]))
+    sources = ([cached.looks.source], Source.of_set(samplers[1]))
     cached.looks.features, samplers[1].features = (
         cache_features(torch.nn.Linear(1, 1), cached.frozen_features, s, tmp_path, batch=32)
         for s in sources

@@ -100,7 +100,8 @@ def draw_hdf5(
     Args:
         source: A file, or a folder of them.
         viewpoint: What to draw, or to resize the file's own pictures to.
-        cache: Where demonstrations go, as ``hdf5-<hash>/<viewpoint>/<suite>/<task>/``.
+        cache: Where demonstrations go, as ``hdf5-<hash>/<viewpoint>/<suite>/<task>/``. Where
+            another viewpoint that shows all of this one is complete, it is taken.
         resources: Processes and folders.
         progress: Called with (made, all).
         said: Called with a sentence for every demonstration that was left out.
@@ -149,6 +150,8 @@ def draw_hdf5(
     for task in {job.task.name: job.task for job in jobs}.values():
         check_cameras(viewpoint.cameras, task)
     left = sorted((j for j in jobs if not j.target.exists()), key=lambda j: j.index)
+    if left and (wider := shared.made_wider(folder, viewpoint, [j.target for j in jobs])):
+        return wider
     check_room(folder, viewpoint.bytes(sum(steps[j.target] for j in left)))
     done, reason = shared.make_all(
         left,

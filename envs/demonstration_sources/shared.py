@@ -112,6 +112,23 @@ def seen(shots: Iterable[Shot], painter: Painter, viewpoint: Viewpoint) -> dict[
     return out
 
 
+def made_wider(folder: Path, viewpoint: Viewpoint, targets: Sequence[Path]) -> Path | None:
+    """Find a complete folder of another viewpoint that shows all of this one.
+
+    Args:
+        folder: The viewpoint's own; those of others lie beside it.
+        viewpoint: What is asked for.
+        targets: Every file that its own folder would have.
+    """
+    inside = [t.relative_to(folder) for t in targets]
+    for beside in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []:
+        other = Viewpoint.named(beside.name)
+        if other is not None and other.shows(viewpoint):
+            if all((beside / path).exists() for path in inside):
+                return beside
+    return None
+
+
 def make_all(
     left: Sequence[J],
     build: Callable[[], Worker],

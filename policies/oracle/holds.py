@@ -18,6 +18,7 @@ from policies.oracle.geometry import (
     Pose,
     Solids,
     across,
+    cross,
     from_rotation_vector,
     hand_rotation,
     rotation_vector,
@@ -130,7 +131,7 @@ class Holding:
         handle = handle_of(self._view, part_of(self._view, joint, Threshold(above=0.0)))
         if handle is None:
             return ()
-        side = np.cross(-handle.up, -handle.front)
+        side = cross(-handle.up, -handle.front)
         out: list[tuple[float, Array, Grasp]] = []
         for tilt in TILTS:
             approach = from_rotation_vector(side * tilt) @ -handle.up
@@ -204,14 +205,14 @@ def _against(view: View, part: Part, face: Array, solids: Solids, k: int, j: int
     for point in points:
         way = part.direction(point)
         lever = 1.0 if part.slides else float(np.linalg.norm((point - part.anchor)[:2]))
-        side = np.cross(DOWN, way)
+        side = cross(DOWN, way)
         side = side / np.linalg.norm(side)
         leans = [(tilt, from_rotation_vector(side * tilt) @ DOWN) for tilt in TILTS[:5]]
         if is_high(view, part):  # also past the part, as the arm stretches
             out = np.sign(side @ (point - view.body.base)) or 1.0
             leans += [(t, from_rotation_vector(way * -out * t) @ DOWN) for t in TILTS[2:]]
         for tilt, approach in leans:
-            for closing, thick in ((np.cross(approach, way), ACROSS), (way, ALONG)):
+            for closing, thick in ((cross(approach, way), ACROSS), (way, ALONG)):
                 if np.linalg.norm(closing - approach * (approach @ closing)) < 0.3:
                     continue
                 rot = hand_rotation(closing, approach)

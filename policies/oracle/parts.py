@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from envs.scene import Threshold
 from policies.oracle.body import subtree
-from policies.oracle.geometry import Array, Pose, Solids, perpendicular, unit
+from policies.oracle.geometry import Array, Pose, Solids, cross, perpendicular, unit
 from policies.oracle.view import View
 
 # Handles stick out: shapes within this distance of the foremost point, and no larger.
@@ -46,7 +46,7 @@ class Part:
 
     def direction(self, point: Array) -> Array:
         """Unit direction in which a point of the part goes towards the goal."""
-        way = self.axis if self.slides else np.cross(self.axis, point - self.anchor)
+        way = self.axis if self.slides else cross(self.axis, point - self.anchor)
         return unit(way * (1.0 if self.goal >= self.now else -1.0))
 
 
@@ -169,6 +169,6 @@ def _front(solids: Solids, slides: bool, anchor: Array, axis: Array) -> Array:
     """
     weight = solids.half.prod(1)
     middle = (solids.centre * weight[:, None]).sum(0) / weight.sum()
-    way = unit(np.asarray(axis if slides else np.cross(axis, middle - anchor), np.float64))
+    way = unit(np.asarray(axis if slides else cross(axis, middle - anchor), np.float64))
     small = np.argsort(solids.half.max(1), kind="stable")[: max(1, len(solids) // 3)]
     return way * (1.0 if float(((solids.centre[small] - middle) @ way).mean()) >= 0 else -1.0)

@@ -80,20 +80,23 @@ def pool_voxels(
     Returns:
         Tokens [B, K, C], zero where there is none, and which are real, bool [B, K].
     """
-    tokens, valid = [], []
-    for row, seed in enumerate(seeds):
-        cells = torch.round(points[row] / voxel_m).long()
-        found, owner = torch.unique(cells, dim=0, return_inverse=True)
-        count = len(found)
-        chosen = torch.arange(count, device=points.device)
-        if count > capacity:
-            noise = noise_from_seeds(np.array([seed], np.uint64), (count,), stream=VOXEL_STREAM)
-            chosen = noise[0].argsort()[:capacity].to(points.device)
-        member = chosen[:, None] == owner[None, :]
-        # a product and not a scatter: the same sum in the same order on every run
-        weight = member.float() / member.sum(1, keepdim=True).clamp(min=1)
-        mean = weight @ features[row].float()
-        short = capacity - len(mean)
-        tokens.append(torch.nn.functional.pad(mean, (0, 0, 0, max(short, 0))))
-        valid.append(torch.arange(capacity, device=points.device) < count)
-    return torch.stack(tokens).to(features.dtype), torch.stack(valid)
+    cells = torch.round(points / voxel_m).long()
+    low, high = cells.amin((0, 1)), cells.amax((0, 1))
+    at, span = cells - low, high - low + 1
+    key = (at[..., 0] * span[1] + at[..., 1]) * span[2] + at[..., 2]  # lexicographic
+    ordered, order = key.sort(1)
+    rank = torch.zeros_like(key)
+    rank[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).cumsum(1)
+    owner = torch.empty_like(key).scatter_(1, order, rank)
+    count = rank[:, -1] + 1
+    most = min(int(count.max()), capacity)
+    chosen = torch.arange(most, device=points.device).repeat(len(key), 1)
+    for row in (count > capacity).nonzero()[:, 0].tolist():
+        noise = noise_from_seeds(seeds[row : row + 1], (int(count[row]),), stream=VOXEL_STREAM)
+        chosen[row] = noise[0].argsort()[:capacity].to(points.device)
+    member = chosen[:, :, None] == owner[:, None, :]
+    # a product and not a scatter: the same sum in the same order on every run
+    weight = member.float() / member.sum(2, keepdim=True).clamp(min=1)
+    tokens = torch.nn.functional.pad(weight @ features.float(), (0, 0, 0, capacity - most))
+    valid = torch.arange(capacity, device=points.device) < count[:, None]
+    return tokens.to(features.dtype), valid

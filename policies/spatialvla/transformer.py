@@ -119,19 +119,24 @@ class Stack(nn.Module):
         return self.norm(out[0]), kept
 
 
-def rotate(x: Tensor, places: Tensor, theta: float) -> Tensor:
-    """Apply rotary positions to [B, N, L, D]; halves are paired, as in transformers.
+def rotary(places: Tensor, size: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of rotary positions, [B, 1, L, D] each.
 
     Args:
-        x: Queries or keys.
         places: int64 [B, L].
+        size: D.
         theta: Base of the periods.
+        dtype: Of what is rotated.
     """
-    size = x.shape[-1]
-    powers = torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size
+    powers = torch.arange(0, size, 2, device=places.device, dtype=torch.float32) / size
     angles = places[..., None].float() / theta**powers
     angles = torch.cat((angles, angles), -1)[:, None]
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn queries or keys [B, N, L, D] by `rotary`; halves are paired, as in transformers."""
+    cos, sin = turn
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat((-second, first), -1) * sin
 
@@ -164,6 +169,7 @@ def run_layers(
     hidden = [x for _, x in streams]
     lengths = [x.shape[1] for x in hidden]
     kept: list[KeyValues] = []
+    turn = rotary(places, config.head_dim, config.rope_theta, hidden[0].dtype)
     for number in range(config.depth):
         layers = [cast(Layer, layers[number]) for layers, _ in streams]
         normed = [layer.input_layernorm(x) for layer, x in zip(layers, hidden, strict=True)]
@@ -171,7 +177,7 @@ def run_layers(
         q = _heads([a.self_attn.q_proj(x) for a, x in pairs], config.head_dim)
         k = _heads([a.self_attn.k_proj(x) for a, x in pairs], config.head_dim)
         v = _heads([a.self_attn.v_proj(x) for a, x in pairs], config.head_dim)
-        q, k = rotate(q, places, config.rope_theta), rotate(k, places, config.rope_theta)
+        q, k = rotate(q, turn), rotate(k, turn)
         kept.append(KeyValues(k, v))
         if past is not None:
             k = torch.cat((past[number].keys, k), 2)

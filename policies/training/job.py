@@ -116,9 +116,9 @@ def train(job: Job, events: Events | None = None) -> Path:
         )
     document = _describe(job)
 
-    def cached(whose: Any, source: Source) -> FeatureCache | None:
+    def cached(whose: Any, sources: Sequence[Source]) -> FeatureCache | None:
         return cache_features(
-            model, getattr(whose, "frozen_features", None), source,
+            model, getattr(whose, "frozen_features", None), sources,
             cache=job.cache, batch=config.batch, progress=events.features,
         )  # fmt: skip
 
@@ -127,7 +127,7 @@ def train(job: Job, events: Events | None = None) -> Path:
         if one is not None:
             one.features = features
     if looking is not None and looking.looks is not None:
-        looking.looks.features = cached(looking, looking.looks.source)
+        looking.looks.features = cached(looking, [looking.looks.source])
     if config.taken_lr == 0.0:  # after features: they are of what is frozen in every training
         for name, parameter in model.named_parameters():
             if name.startswith(taken):

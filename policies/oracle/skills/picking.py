@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import replace
-from itertools import product
+from itertools import tee
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from policies.oracle.geometry import (
     Array,
     Pose,
     across,
+    cross,
     from_rotation_vector,
     rotation_vector,
     unit,
@@ -91,7 +94,7 @@ class Grasping:
 def _frame(up: Array) -> Array:
     """A rotation whose third column is a direction."""
     x = across(up)
-    return np.column_stack([x, np.cross(up, x), up])
+    return np.column_stack([x, cross(up, x), up])
 
 
 def pick(
@@ -182,12 +185,13 @@ def _choose(
     roofed: bool,
 ) -> tuple[Held, Pose, float] | None:
     """The best grasp that is free: what is then held, grip site, finger gap before."""
-    options = _candidates(view, grasping, thing, failures)
+    options = tee(_candidates(view, grasping, thing, failures), 1)[0]
     depths: dict[tuple[int, int, float], float] = {}
     best: tuple[Held, Pose, float] | None = None
     for slack, gap, leans in (*UNDER_A_ROOF, *ATTEMPTS) if roofed else (*ATTEMPTS, *UNDER_A_ROOF):
         unfit: list[Grasp] = []
-        for (number, (grasp, hand)), k in product(enumerate(options), leans):
+        ranked = enumerate(copy(options))  # remembers what was ranked before
+        for number, grasp, hand, k in ((n, g, h, k) for n, (g, h) in ranked for k in leans):
             if grasp.width > gap - 2 * PLAY:
                 continue
             if k in STOOPING and not _faces_forward(view, hand):
@@ -246,21 +250,28 @@ def _leaning(view: View, hand: Pose, way: int) -> Pose:
 
 def _candidates(
     view: View, grasping: Grasping, thing: Thing, failures: tuple[Failure, ...]
-) -> list[tuple[Grasp, Pose]]:
-    """Grasps in the order in which to try them, each with the nearer of its two turns."""
+) -> Iterator[tuple[Grasp, Pose]]:
+    """Grasps in the order in which to try them, each with the nearer of its two turns.
+
+    They come best first, and turning only costs more: as soon as one that was looked at is no
+    worse than the next one without any turning, none that follow can be better.
+    """
     pose = view.pose(thing)
+    known = [f for f in failures if f.thing == thing.name]
     ranked: list[tuple[float, int, Grasp, Pose]] = []
     for number, grasp in enumerate(grasping.of(thing)):
-        if any(_same(grasp, f) for f in failures if f.thing == thing.name):
+        while ranked and ranked[0][0] <= grasp.cost:
+            yield heapq.heappop(ranked)[2:]
+        if any(_same(grasp, f) for f in known):
             continue
         hand = nearer_turn(view, grasp.in_world(pose, DOWN))
         turned = abs(float(rotation_vector(hand.rot @ view.eef.rot.T)[2]))
         twisted = abs(twist(view, hand))
         # Half a radian less to turn is worth about as much as 3 cm nearer to the centre.
         cost = grasp.cost + 0.3 * turned + 0.4 * max(0.0, twisted - 1.0)
-        ranked.append((cost, number, grasp, hand))
-    ranked.sort(key=lambda r: r[:2])
-    return [(grasp, hand) for _, _, grasp, hand in ranked]
+        heapq.heappush(ranked, (cost, number, grasp, hand))
+    while ranked:
+        yield heapq.heappop(ranked)[2:]
 
 
 def _similar(grasp: Grasp, other: Grasp) -> bool:

@@ -19,6 +19,7 @@ from policies.oracle.geometry import (
     DOWN,
     Array,
     Pose,
+    cross,
     from_rotation_vector,
     hand_rotation,
     rotation_vector,
@@ -137,7 +138,7 @@ def _way(pos: Array, centre: Array) -> Array:
 
 def _fork(view: View, way: Array, lean: float) -> Array:
     """Orientation with both fingers across the way, leaning forwards over the thing."""
-    side = np.cross(DOWN, way)
+    side = cross(DOWN, way)
     approach = from_rotation_vector(side * -lean) @ DOWN
     return _nearest(view.eef.rot, hand_rotation(side, approach))
 

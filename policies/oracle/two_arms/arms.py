@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.scene import Robot, Scene, Thing
 from policies.oracle.body import Ids, subtree
-from policies.oracle.geometry import Array, Pose, rotation_vector, to_quaternion, unit
+from policies.oracle.geometry import Array, Pose, cross, rotation_vector, to_quaternion, unit
 from wamsim.contracts import PrivilegedState
 
 # Inverse kinematics: damped least squares; see policies/oracle/probe.py for the tolerances.
@@ -49,7 +49,7 @@ def hand_pose_rotation(closing: Array, approach: Array) -> Array:
     """Orientation of a grip site: x where fingers point, y along which they close."""
     x = unit(approach)
     y = unit(closing - x * float(x @ closing))
-    return np.column_stack([x, y, np.cross(x, y)])
+    return np.column_stack([x, y, cross(x, y)])
 
 
 class Arms:
@@ -161,7 +161,7 @@ class Arms:
         at = self._forward(arm, q)
         x = target.rot[:, 0]
         y = at.rot[:, 1] - x * float(x @ at.rot[:, 1])
-        turned = np.arctan2(float(np.cross(y, target.rot[:, 1]) @ x), float(y @ target.rot[:, 1]))
+        turned = np.arctan2(float(cross(y, target.rot[:, 1]) @ x), float(y @ target.rot[:, 1]))
         q[5] = turned
         return q
 
