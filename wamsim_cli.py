@@ -408,7 +408,14 @@ def train_command(
 
 @app.command(name="results")
 def results_command(
-    runs: RunsArgument,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders; or, of runs that are elsewhere, the summaries that an earlier page "
+            "was made from (results/summaries).",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("results"),
     latency: Annotated[
         Path | None, typer.Option(help="What `wamsim bench --policies --json` wrote.")
@@ -706,9 +713,10 @@ def _print_imagination(run: Path, form: str) -> None:
     from wamsim.imagination.episodes import read_imagination
     from wamsim.imagination.latents import NotFinite
     from wamsim.imagination.report import imagination_tables
+    from wamsim.imagination.summary import summarise_run
 
     try:
-        tables = imagination_tables(read_imagination(run))
+        tables = imagination_tables(summarise_run(read_imagination(run)))
     except NotFinite as error:  # success rates stand all the same
         Console(stderr=True).print(
             f"Imagination is not measured: {escape(str(error))}", style="yellow", highlight=False
@@ -730,13 +738,13 @@ def imagination_command(
     from wamsim.errors import nearest
     from wamsim.imagination import document, report
     from wamsim.imagination.episodes import read_imagination
-    from wamsim.imagination.summary import BY
+    from wamsim.imagination.summary import BY, summarise_run
     from wamsim.run_folder import read_run
 
     if by not in BY:
         raise nearest(by, BY, kind="grouping (--by)")
     read_run(run)  # refuses what is no run folder
-    found = read_imagination(run)
+    found = summarise_run(read_imagination(run), BY if form == "json" else (by,))
     if form == "json":
         print(document.to_json(found), end="")
     elif form == "csv":

@@ -10,7 +10,7 @@ from imagination_doubles import frozen, perfect, shuffled, write_run
 
 from wamsim.imagination.episodes import read_imagination
 from wamsim.imagination.pairing import paired_skill, skill_table
-from wamsim.imagination.summary import headline_skill
+from wamsim.imagination.summary import summarise
 from wamsim.tables import to_markdown
 
 
@@ -41,7 +41,7 @@ def test_only_shared_episodes_count(tmp_path: Path) -> None:
     few = read_imagination(write_run(tmp_path / "b", shuffled, episodes=4)).imaginers[0]
     pair = paired_skill(a, few)[-1]
     assert pair.n == 4
-    assert pair.b == pytest.approx(headline_skill(few).value)
+    assert pair.b == pytest.approx(summarise(few)[0].horizons[-1].metrics["skill"].value)
     assert pair.difference.value == pytest.approx(1.0 - (pair.b or 0.0))
     low, high = pair.difference.interval or (0.0, 0.0)
     assert low < (pair.difference.value or 0.0) < high

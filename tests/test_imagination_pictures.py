@@ -15,7 +15,7 @@ from wamsim.errors import PolicyFault
 from wamsim.imagination.episodes import read_imagination
 from wamsim.imagination.pictures import compare_pictures, psnr, squared_error, ssim
 from wamsim.imagination.report import imagination_tables
-from wamsim.imagination.summary import summarise
+from wamsim.imagination.summary import summarise, summarise_run
 
 
 def flat(value: int, size: tuple[int, int] = (16, 16)) -> np.ndarray:
@@ -186,7 +186,7 @@ def test_pictures_of_another_size_need_pictures(tmp_path) -> None:
     arrays = run(tmp_path / "without", Wide()).arrays
     assert "imagined_frames" in arrays
     assert not {"real_frames", "imagined_mse", "ceiling_frames"} & arrays.keys()
-    (table,) = imagination_tables(read_imagination(tmp_path / "without" / "run"))
+    (table,) = imagination_tables(summarise_run(read_imagination(tmp_path / "without" / "run")))
     assert "it has no pictures(frames)" in table.notes[-1]
 
     class Says(Wide):

@@ -17,10 +17,15 @@ from test_cli import Done, wamsim  # noqa: F401  # the fixture
 from wamsim.imagination.document import to_dict
 from wamsim.imagination.episodes import read_imagination
 from wamsim.imagination.report import flat_table, imagination_tables
+from wamsim.imagination.summary import BY, ImaginationSummary, summarise_run
 from wamsim.intervals import Interval
 from wamsim.leaderboard import leaderboard_table
 from wamsim.run_summary import load_run, load_runs
 from wamsim.tables import Column, Kind, Score, Table, to_csv, to_markdown
+
+
+def foreseen(path: Path) -> ImaginationSummary:
+    return summarise_run(read_imagination(path), BY)
 
 
 def shown(tables: list[Table], width: int = 100) -> str:
@@ -49,23 +54,23 @@ def everything(path: Path, **changes) -> Path:
 
 
 def test_a_run_without_imagination_shows_no_table(tmp_path) -> None:
-    run = read_imagination(write_run(tmp_path, episodes=2, described=False))
+    run = foreseen(write_run(tmp_path, episodes=2, described=False))
     assert [t.title for t in imagination_tables(run)] == []
 
 
 def test_a_table_for_each_thing_that_is_known(tmp_path) -> None:
-    run = read_imagination(everything(tmp_path / "r"))
+    run = foreseen(everything(tmp_path / "r"))
     assert [t.title.rpartition(" run ")[0] for t in imagination_tables(run)] == [
         "Imagined latents,", "Imagined pictures,", "Imagination under other actions,",
         "Does it know?",
     ]  # fmt: skip
-    plain = read_imagination(write_run(tmp_path / "plain", perfect))
+    plain = foreseen(write_run(tmp_path / "plain", perfect))
     assert len(imagination_tables(plain)) == 1
 
 
 def test_the_latent_table_by_hand(tmp_path) -> None:
     path = write_run(tmp_path, perfect, episodes=3, latents=lambda rng: np.eye(11), horizons=(4, 8))
-    table = imagination_tables(read_imagination(path))[0]
+    table = imagination_tables(foreseen(path))[0]
     # queries at 0, 4, 8, each latent a direction of its own; the last chunk ends at step 10
     assert [table.texts(row)[2:] for row in table.rows] == [
         ["4", "6/9", "1.00", "1.00", "1.00", "0.50", "0.25", "0.00"],
@@ -77,18 +82,18 @@ def test_the_latent_table_by_hand(tmp_path) -> None:
 
 
 def test_pictures_stand_beside_their_ceiling(tmp_path) -> None:
-    table = imagination_tables(read_imagination(everything(tmp_path)))[1]
+    table = imagination_tables(foreseen(everything(tmp_path)))[1]
     # 10 log10(65025 / 65.025) = 30 and 40 dB
     assert table.texts(table.rows[0])[3:] == ["30.0", "40.0", "0.50", "0.90"]
 
 
 def test_a_model_deaf_to_actions_sits_at_one_half(tmp_path) -> None:
-    table = imagination_tables(read_imagination(everything(tmp_path)))[2]
+    table = imagination_tables(foreseen(everything(tmp_path)))[2]
     assert table.texts(table.rows[0])[3:] == ["0.00", "0.50"]
 
 
 def test_what_it_knows(tmp_path) -> None:
-    table = imagination_tables(read_imagination(everything(tmp_path)))[3]
+    table = imagination_tables(foreseen(everything(tmp_path)))[3]
     rows = {row.cells["source"]: row.cells for row in table.rows}
     assert list(rows) == [
         "error, 2 steps ahead", "error, 4 steps ahead", "error, all horizons",
@@ -102,7 +107,7 @@ def test_what_it_knows(tmp_path) -> None:
 
 
 def test_tables_fit_a_terminal_of_100_columns(tmp_path) -> None:
-    run = read_imagination(everything(tmp_path, horizons=(2, 4, 16)))
+    run = foreseen(everything(tmp_path, horizons=(2, 4, 16)))
     for by in ("policy", "task"):
         text = shown(imagination_tables(run, by))
         assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
@@ -111,7 +116,7 @@ def test_tables_fit_a_terminal_of_100_columns(tmp_path) -> None:
 
 
 def test_the_flat_table_has_everything_at_full_precision(tmp_path) -> None:
-    text = to_csv(flat_table(read_imagination(everything(tmp_path)), "task"))
+    text = to_csv(flat_table(foreseen(everything(tmp_path)), "task"))
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["horizon"] for line in lines] == ["2", "4", "all"]
     first = lines[0]
@@ -123,7 +128,7 @@ def test_the_flat_table_has_everything_at_full_precision(tmp_path) -> None:
 
 
 def test_the_document_for_pages(tmp_path) -> None:
-    document = to_dict(read_imagination(everything(tmp_path)))
+    document = to_dict(foreseen(everything(tmp_path)))
     json.dumps(document, allow_nan=False)
     (imaginer,) = document["imaginers"]
     assert (imaginer["imaginer"], imaginer["world_model"]) == ("net", False)
@@ -145,7 +150,7 @@ def test_identical_pictures_are_infinite_for_people_and_null_for_machines(tmp_pa
         zero = np.where(block["imagined_executed"], 0, np.nan).astype(np.float32)
         return {"imagined_mse": zero, "imagined_ssim": zero + 1}
 
-    run = read_imagination(write_run(tmp_path, perfect, extra=same))
+    run = foreseen(write_run(tmp_path, perfect, extra=same))
     table = imagination_tables(run)[1]
     assert table.texts(table.rows[0])[3:] == ["inf", "-", "1.00", "-"]
     metrics = to_dict(run)["imaginers"][0]["by"]["policy"][0]["horizons"][0]["metrics"]

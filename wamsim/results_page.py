@@ -1,8 +1,8 @@
 """One page of results, written from run folders by one command, and what it was made from.
 
-The page says nothing that its runs do not say. Beside it lie the runs' summaries: small
-JSON files with every count, configuration and provenance, so that a reader without the
-runs can check the page.
+The page says nothing that its runs do not say. Beside it lie the runs' summaries
+(`wamsim.run_document`), so that a reader without the runs can check the page, and a writer
+without them can add to it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from wamsim.errors import ConfigurationMismatch
-from wamsim.imagination.document import to_dict
 from wamsim.imagination.report import imagination_tables
 from wamsim.leaderboard import compare, leaderboard_table, paired_table, success_table
+from wamsim.run_document import read_summary, summary_files, to_dict
+from wamsim.run_folder import RUN_FILE
 from wamsim.run_summary import RunSummary, load_runs
 from wamsim.tables import Table, to_markdown
 from wamsim.whole_file import write_whole
 
 PAGE, SUMMARIES = "README.md", "summaries"
-_BY = ("policy", "suite", "task")
+_BY = ("suite", "task")
 
 
 def write_results(
@@ -36,7 +37,8 @@ def write_results(
     """Write the page and its summaries.
 
     Args:
-        runs: Run folders, or folders of run folders.
+        runs: Run folders, folders of run folders, summaries, or folders of summaries. A run
+            is taken where a summary of its name is given, too.
         out: Folder of the page.
         latency: Tables of `wamsim bench --policies`.
         training: Policy -> how it was trained (its checkpoint's training.json).
@@ -47,8 +49,9 @@ def write_results(
 
     Raises:
         RecordCorrupt: No run folder, or a file in it cannot be read.
+        ConfigurationMismatch: Two runs have one name.
     """
-    found = load_runs(runs, imagination=True)
+    found = _gathered(runs)
     parts = [
         "# Results\n",
         "Written by `wamsim results`; do not edit. Intervals are 95 %.\n",
@@ -62,12 +65,35 @@ def write_results(
         _commands(reproduce),
     ]
     for run in found:
-        document = json.dumps(_summary(run), indent=1) + "\n"
+        document = json.dumps(to_dict(run), indent=1) + "\n"
         (out / SUMMARIES).mkdir(parents=True, exist_ok=True)
         write_whole(out / SUMMARIES / f"{run.path.name}.json", document.encode())
     page = out / PAGE
     write_whole(page, "\n".join(part for part in parts if part).encode())
     return page
+
+
+def _gathered(paths: Sequence[Path]) -> list[RunSummary]:
+    """Count runs and read summaries, sorted by the runs' names."""
+    folders = [p for p in paths if (p / RUN_FILE).exists() or any(p.glob(f"*/{RUN_FILE}"))]
+    files = [f for p in paths if p not in folders for f in summary_files(p) or [p]]
+    found: dict[str, RunSummary] = {}
+    for name, group in itertools.groupby(
+        sorted(load_runs(folders, imagination=True, by=_BY), key=_name), key=_name
+    ):
+        found[name], *others = group
+        if others:
+            raise ConfigurationMismatch(
+                f"two runs are named {name!r}, and a page tells runs by their names. Rename a "
+                f"folder. Folders: {found[name].path}, {others[0].path}"
+            )
+    for summary in map(read_summary, files):
+        found.setdefault(_name(summary), summary)
+    return [found[name] for name in sorted(found)]
+
+
+def _name(run: RunSummary) -> str:
+    return run.path.name
 
 
 def _section(title: str, tables: Sequence[Table]) -> str:
@@ -178,30 +204,3 @@ def _commands(reproduce: Sequence[str]) -> str:
     if not reproduce:
         return ""
     return "## Reproduce\n\n```bash\n" + "\n".join(reproduce) + "\n```\n"
-
-
-def _summary(run: RunSummary) -> dict[str, Any]:
-    suites = {
-        suite.id: {
-            task: {"successes": c.successes, "scored": c.scored, "errors": c.errors}
-            for task, c in suite.tasks.items()
-        }
-        for suite in run.suites.values()
-    }
-    imagined = run.imagination if run.skills else None
-    return {
-        "run": run.path.name,
-        "policy": run.policy,
-        "seed": run.run_seed,
-        "privileged": run.privileged,
-        "suites": suites,
-        "episodes": [
-            {"suite": k.suite, "task": k.task, "index": k.index, "success": score}
-            for k, score in sorted(run.scores.items(), key=lambda item: str(item[0]))
-        ],
-        "imagination": None if imagined is None else to_dict(imagined, _BY),
-        "latency_s": run.latency_s,
-        "episodes_per_hour": run.episodes_per_hour,
-        "config": run.info.config,
-        "provenances": list(run.info.provenances.values()),
-    }

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wamsim.contracts import EpisodeKey, Outcome
 from wamsim.episode import Record
 from wamsim.errors import RecordCorrupt
-from wamsim.imagination.episodes import RunImagination, read_imagination
+from wamsim.imagination.episodes import read_imagination
 from wamsim.imagination.latents import NotFinite
 from wamsim.imagination.resampling import Estimate
-from wamsim.imagination.summary import headline_skill
+from wamsim.imagination.summary import ImaginationSummary, summarise_run
 from wamsim.run_folder import RUN_FILE, RunInfo, read_run, records
 from wamsim.stats import MacroAverage, SuccessSummary, macro_average, pool, success
 
@@ -74,9 +74,7 @@ class RunSummary:
         episodes_per_hour: Throughput over the time in which any episode ran (pauses between
             resumes are left out); None without timings.
         latency_s: Median over episodes of a query's mean latency; None without timings.
-        skills: Imaginer (the policy, a world model) -> skill of its imagination over all
-            horizons (`wamsim.imagination.latents`); empty unless it was asked for.
-        imagination: What the skills were computed from; None unless it was asked for.
+        imagination: What it foresaw; None unless it was asked for.
         imagination_fault: Why imagination could not be measured, else None.
     """
 
@@ -89,8 +87,7 @@ class RunSummary:
     scores: Mapping[EpisodeKey, bool | None]
     episodes_per_hour: float | None
     latency_s: float | None
-    skills: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
-    imagination: RunImagination | None = None
+    imagination: ImaginationSummary | None = None
     imagination_fault: str | None = None
 
     @property
@@ -109,17 +106,26 @@ class RunSummary:
         return any(suite.stand_in_visuals for suite in self.suites.values())
 
     @property
+    def skills(self) -> dict[str, Estimate]:
+        """Imaginer (the policy, a world model) -> skill of its imagination over all horizons."""
+        found = self.imagination
+        return {} if found is None else {one.imaginer: one.skill for one in found.imaginers}
+
+    @property
     def label(self) -> str:
         """The policy's name, and whether it saw more than a policy may."""
         return (self.policy or "no episodes") + (f" ({PRIVILEGED})" if self.privileged else "")
 
 
-def load_runs(paths: Iterable[Path], *, imagination: bool = False) -> list[RunSummary]:
+def load_runs(
+    paths: Iterable[Path], *, imagination: bool = False, by: Iterable[str] = ()
+) -> list[RunSummary]:
     """Count run folders; a folder of run folders stands for those in it.
 
     Args:
         paths: Run folders.
         imagination: Also measure imagination; then more than headers is read.
+        by: See `summarise_run`.
 
     Raises:
         RecordCorrupt: No run folder, or a file in it cannot be read.
@@ -130,11 +136,11 @@ def load_runs(paths: Iterable[Path], *, imagination: bool = False) -> list[RunSu
         for folder in [file.parent for file in inside] or [path]:
             folders.setdefault(folder.resolve(), folder)
     runs = [load_run(folder) for folder in folders.values()]
-    return [with_skills(run) for run in runs] if imagination else runs
+    return [with_imagination(run, by) for run in runs] if imagination else runs
 
 
-def with_skills(run: RunSummary) -> RunSummary:
-    """Add the skill of a run's imagination; reads the episodes' latents.
+def with_imagination(run: RunSummary, by: Iterable[str] = ()) -> RunSummary:
+    """Add what a run foresaw; reads the episodes' latents.
 
     Raises:
         RecordCorrupt: As `read_imagination`.
@@ -143,8 +149,7 @@ def with_skills(run: RunSummary) -> RunSummary:
         found = read_imagination(run.path)
     except NotFinite as error:  # the run's success rates stand all the same
         return replace(run, imagination_fault=str(error))
-    skills = {i.imaginer: headline_skill(i) for i in found.imaginers}
-    return replace(run, skills=skills, imagination=found)
+    return replace(run, imagination=summarise_run(found, by))
 
 
 def load_run(folder: Path) -> RunSummary:

@@ -147,6 +147,8 @@ def run_layers(
     mask: Tensor,
     places: Tensor,
     past: Sequence[KeyValues] | None = None,
+    *,
+    keys_only: bool = False,
 ) -> tuple[list[Tensor], list[KeyValues]]:
     """Run streams side by side; in every layer they share one attention.
 
@@ -159,10 +161,11 @@ def run_layers(
         mask: bool [B, 1, sum L_s, past + sum L_s].
         places: int64 [B, sum L_s].
         past: Keys and values of tokens before these, per layer.
+        keys_only: Only keys and values are wanted: the last layer stops where they are known.
 
     Returns:
-        Hidden states per stream before any final norm; keys and values per layer, of
-        these tokens alone.
+        Hidden states per stream before any final norm, with `keys_only` those that the last
+        layer takes; keys and values per layer, of these tokens alone.
 
     Source: openpi's PaliGemmaWithExpert, with Llama's or Gemma's layers.
     """
@@ -174,11 +177,13 @@ def run_layers(
         layers = [cast(Layer, layers[number]) for layers, _ in streams]
         normed = [layer.input_layernorm(x) for layer, x in zip(layers, hidden, strict=True)]
         pairs = list(zip(layers, normed, strict=True))
-        q = _heads([a.self_attn.q_proj(x) for a, x in pairs], config.head_dim)
         k = _heads([a.self_attn.k_proj(x) for a, x in pairs], config.head_dim)
         v = _heads([a.self_attn.v_proj(x) for a, x in pairs], config.head_dim)
-        q, k = rotate(q, turn), rotate(k, turn)
+        k = rotate(k, turn)
         kept.append(KeyValues(k, v))
+        if keys_only and number == config.depth - 1:
+            break
+        q = rotate(_heads([a.self_attn.q_proj(x) for a, x in pairs], config.head_dim), turn)
         if past is not None:
             k = torch.cat((past[number].keys, k), 2)
             v = torch.cat((past[number].values, v), 2)

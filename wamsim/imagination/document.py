@@ -1,32 +1,39 @@
-"""What a run foresaw as plain data, for results pages."""
+"""What a run foresaw as plain data, for results pages; and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from wamsim.imagination.episodes import RunImagination
+from wamsim.imagination.knowing import Bin, ValueSummary
 from wamsim.imagination.resampling import Estimate
-from wamsim.imagination.summary import GroupSummary, summarise, value_summary
+from wamsim.imagination.summary import (
+    GroupSummary,
+    HorizonSummary,
+    ImaginationSummary,
+    ImaginerSummary,
+)
+from wamsim.intervals import Interval
 
 DOCUMENT_VERSION = 1
 
+_LABEL = ("suite", "task", "index")
+_ESTIMATES = ("auroc", "first_auroc", "auroc_within", "brier")
 
-def to_dict(
-    run: RunImagination, by: Sequence[str] = ("policy", "suite", "task", "episode")
-) -> dict[str, Any]:
+
+def to_dict(run: ImaginationSummary) -> dict[str, Any]:
     """Give everything as plain data for a results page: numbers at full precision.
 
     Every estimate is ``{"value", "low", "high"}``; null is no data, and also an infinite
     PSNR (its mse is then 0). By-episode entries have no intervals.
     """
-    value = value_summary(run)
+    value = run.value
     document = {
         "version": DOCUMENT_VERSION,
-        "run": run.path.name,
+        "run": run.run,
         "policy": run.policy,
         "errors": run.errors,
         "undescribed": run.undescribed,
@@ -36,7 +43,8 @@ def to_dict(
                 "world_model": imaginer.world,
                 "horizons": list(imaginer.horizons),
                 "execute": imaginer.execute,
-                "by": {name: [_group(g) for g in summarise(imaginer, name)] for name in by},
+                "unpictured": imaginer.unpictured,
+                "by": {name: [_group(g) for g in groups] for name, groups in imaginer.by.items()},
             }
             for imaginer in run.imaginers
         ],
@@ -47,15 +55,72 @@ def to_dict(
     return cast(dict[str, Any], _plain(document))
 
 
-def to_json(run: RunImagination) -> str:
+def to_json(run: ImaginationSummary) -> str:
     """Write `to_dict` as JSON."""
     return json.dumps(to_dict(run), indent=1, allow_nan=False) + "\n"
 
 
+def from_dict(document: Mapping[str, Any]) -> ImaginationSummary:
+    """Undo `to_dict`, but for an infinite PSNR, which is then no data.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not such a document.
+    """
+    if document["version"] != DOCUMENT_VERSION:
+        raise ValueError(f"version {document['version']} of imagination is not known")
+    value = document["value"]
+    return ImaginationSummary(
+        run=document["run"],
+        policy=document["policy"],
+        errors=document["errors"],
+        undescribed=document["undescribed"],
+        imaginers=tuple(
+            ImaginerSummary(
+                imaginer=one["imaginer"],
+                world=one["world_model"],
+                horizons=tuple(one["horizons"]),
+                execute=one["execute"],
+                unpictured=one["unpictured"],
+                by={name: tuple(map(_read_group, groups)) for name, groups in one["by"].items()},
+            )
+            for one in document["imaginers"]
+        ),
+        value=None if value is None else _read_value(value),
+    )
+
+
+def _read_value(value: Mapping[str, Any]) -> ValueSummary:
+    found: dict[str, Any] = {**value, "bins": tuple(Bin(**b) for b in value["bins"])}
+    found.update((name, _read(found[name])) for name in _ESTIMATES)
+    return ValueSummary(**found)
+
+
+def _read_group(group: Mapping[str, Any]) -> GroupSummary:
+    return GroupSummary(
+        label=tuple(group[name] for name in _LABEL if name in group),
+        episodes=group["episodes"],
+        horizons=tuple(map(_read_horizon, group["horizons"])),
+    )
+
+
+def _read_horizon(one: Mapping[str, Any]) -> HorizonSummary:
+    found: dict[str, Any] = {
+        **one,
+        "metrics": {name: _read(x) for name, x in one["metrics"].items()},
+        "auroc": _read(one["auroc"]),
+        "auroc_within": _read(one["auroc_within"]),
+    }
+    return HorizonSummary(**found)
+
+
+def _read(estimate: Mapping[str, Any]) -> Estimate:
+    low, high = estimate["low"], estimate["high"]
+    return Estimate(estimate["value"], None if low is None else Interval(low, high))
+
+
 def _group(group: GroupSummary) -> dict[str, Any]:
-    names = ("suite", "task", "index")
     return {
-        **dict(zip(names, group.label, strict=False)),
+        **dict(zip(_LABEL, group.label, strict=False)),
         "episodes": group.episodes,
         "horizons": [
             {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}

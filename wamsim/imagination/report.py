@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wamsim.imagination.episodes import RunImagination
 from wamsim.imagination.resampling import Estimate
-from wamsim.imagination.summary import (
-    HorizonSummary,
-    summarise,
-    value_summary,
-)
+from wamsim.imagination.summary import HorizonSummary, ImaginationSummary
 from wamsim.tables import Column, Kind, Row, Score, Share, Table
 
 
@@ -60,12 +55,12 @@ _MORE = (  # in exports only
 )
 
 
-def imagination_tables(run: RunImagination, by: str = "policy") -> list[Table]:
+def imagination_tables(run: ImaginationSummary, by: str = "policy") -> list[Table]:
     """Lay out what a run foresaw, for people.
 
     Args:
-        run: From `read_imagination`.
-        by: One of `BY`.
+        run: From `summarise_run`.
+        by: One of those that it was summarised by.
 
     Returns:
         Latents; then pictures, actions and knowledge of failure (always over the whole
@@ -82,7 +77,7 @@ def imagination_tables(run: RunImagination, by: str = "policy") -> list[Table]:
         if shown:
             out.append(
                 Table(
-                    title=f"{what}, run {run.path.name}",
+                    title=f"{what}, run {run.run}",
                     columns=(*_GROUP, *columns),
                     rows=tuple(shown),
                     notes=tuple(notes),
@@ -93,7 +88,7 @@ def imagination_tables(run: RunImagination, by: str = "policy") -> list[Table]:
     if known:
         out.append(
             Table(
-                title=f"Does it know? run {run.path.name}",
+                title=f"Does it know? run {run.run}",
                 columns=_KNOWING,
                 rows=tuple(known),
                 notes=_KNOWING_NOTES,
@@ -103,20 +98,20 @@ def imagination_tables(run: RunImagination, by: str = "policy") -> list[Table]:
     return out
 
 
-def flat_table(run: RunImagination, by: str = "policy") -> Table:
+def flat_table(run: ImaginationSummary, by: str = "policy") -> Table:
     """Give everything in one table, for CSV."""
     return Table(
-        title=f"Imagination of run {run.path.name}",
+        title=f"Imagination of run {run.run}",
         columns=(*_GROUP, *_LATENTS, *_PICTURES, *_ACTIONS, *_MORE),
         rows=tuple(_rows(run, by)),
         notes=tuple(_latent_notes(run)),
-        common={"run": run.path.name},
+        common={"run": run.run},
     )
 
 
-def _rows(run: RunImagination, by: str) -> Iterator[Row]:
+def _rows(run: ImaginationSummary, by: str) -> Iterator[Row]:
     for imaginer in run.imaginers:
-        for group in summarise(imaginer, by):
+        for group in imaginer.by[by]:
             for i, one in enumerate(group.horizons):
                 head = {"imaginer": imaginer.imaginer, "group": "/".join(group.label) or None}
                 together = one.horizon is None
@@ -149,7 +144,7 @@ def _score(x: Estimate) -> Score | None:
     return None if x.value is None else Score(x.value, x.interval)
 
 
-def _latent_notes(run: RunImagination) -> Iterator[str]:
+def _latent_notes(run: ImaginationSummary) -> Iterator[str]:
     yield (
         "Skill: 1 - squared error / squared error of 'nothing moves' (1 perfect, 0 no better), "
         "in the model's own latent space; 95% bootstrap intervals over episodes."
@@ -160,9 +155,9 @@ def _latent_notes(run: RunImagination) -> Iterator[str]:
     )
     for imaginer in run.imaginers:
         total: dict[str, int] = {}
-        for episode in imaginer.episodes:
-            for reason, counts in episode.left_out.items():
-                total[reason] = total.get(reason, 0) + int(counts.sum())
+        for one in (h for group in imaginer.by["policy"] for h in group.horizons):
+            for reason, count in one.left_out.items() if one.horizon is not None else ():
+                total[reason] = total.get(reason, 0) + count
         if any(total.values()):
             said = ", ".join(f"{n} {reason}" for reason, n in total.items() if n)
             yield f"Not compared, because not executed as imagined ({imaginer.imaginer}): {said}."
@@ -205,9 +200,9 @@ _ACTION_NOTES = (
 )
 
 
-def _knowing(run: RunImagination) -> Iterator[Row]:
+def _knowing(run: ImaginationSummary) -> Iterator[Row]:
     for imaginer in run.imaginers:
-        for one in (h for group in summarise(imaginer) for h in group.horizons):
+        for one in (h for group in imaginer.by["policy"] for h in group.horizons):
             if one.auroc.value is not None:
                 ahead = "all horizons" if one.horizon is None else f"{one.horizon} steps ahead"
                 yield Row(
@@ -220,7 +215,7 @@ def _knowing(run: RunImagination) -> Iterator[Row]:
                         "auroc_within": _score(one.auroc_within),
                     },
                 )
-    value = value_summary(run)
+    value = run.value
     if value is None:
         return
     common = {"imaginer": run.policy, "failed": Share(value.failures, value.episodes)}

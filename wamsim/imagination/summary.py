@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,76 @@ class GroupSummary:
     label: tuple[str, ...]
     episodes: int
     horizons: tuple[HorizonSummary, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImaginerSummary:
+    """One imaginer over a run, summarised.
+
+    Attributes:
+        imaginer, world, horizons, execute, unpictured: See `ImaginerRecord`.
+        by: Of `BY`, those that were asked for -> groups.
+    """
+
+    imaginer: str
+    world: bool
+    horizons: tuple[int, ...]
+    execute: int
+    unpictured: int
+    by: Mapping[str, tuple[GroupSummary, ...]]
+
+    @property
+    def skill(self) -> Estimate:
+        """Over all horizons and episodes: one number for a leaderboard."""
+        groups = self.by["policy"]
+        return groups[0].horizons[-1].metrics["skill"] if groups else Estimate(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImaginationSummary:
+    """What a run foresaw, summarised: all that tables say.
+
+    Attributes:
+        run: Name of the run folder.
+        policy, errors, undescribed: See `RunImagination`.
+        imaginers: The policy's own first, then a world model's.
+        value: Of predicted values; None where none are predicted.
+    """
+
+    run: str
+    policy: str | None
+    imaginers: tuple[ImaginerSummary, ...]
+    value: ValueSummary | None
+    errors: int
+    undescribed: int
+
+
+def summarise_run(run: RunImagination, by: Iterable[str] = ()) -> ImaginationSummary:
+    """Summarise all that a run foresaw.
+
+    Args:
+        run: From `read_imagination`.
+        by: Of `BY`, beside "policy", which is always there.
+    """
+    names = dict.fromkeys(("policy", *by))
+    return ImaginationSummary(
+        run=run.path.name,
+        policy=run.policy,
+        imaginers=tuple(
+            ImaginerSummary(
+                imaginer=one.imaginer,
+                world=one.world,
+                horizons=one.horizons,
+                execute=one.execute,
+                unpictured=one.unpictured,
+                by={name: summarise(one, name) for name in names},
+            )
+            for one in run.imaginers
+        ),
+        value=value_summary(run),
+        errors=run.errors,
+        undescribed=run.undescribed,
+    )
 
 
 def summarise(imaginer: ImaginerRecord, by: str = "policy") -> tuple[GroupSummary, ...]:
@@ -158,14 +228,6 @@ def _estimate(value: Array, draws: Array) -> Estimate:
     if np.isnan(value):
         return Estimate(None)
     return Estimate(float(value), percentiles(draws))
-
-
-def headline_skill(imaginer: ImaginerRecord) -> Estimate:
-    """Give the skill over all horizons and episodes: one number for a leaderboard."""
-    if not imaginer.episodes:
-        return Estimate(None)
-    (group,) = summarise(imaginer)
-    return group.horizons[-1].metrics["skill"]
 
 
 def value_summary(run: RunImagination) -> ValueSummary | None:

@@ -14,10 +14,10 @@ from typing import Any
 from wamsim import tables
 from wamsim.contracts import EpisodeKey
 from wamsim.errors import ConfigurationMismatch
+from wamsim.imagination.summary import ImaginationSummary
 from wamsim.leaderboard import compare, leaderboard_table
 from wamsim.run_summary import RunSummary
 from wamsim.tables import Row, Score, Table
-from wamsim.viewer.measures import Foresight
 from wamsim.viewer.run_documents import (
     Document,
     counts,
@@ -49,8 +49,8 @@ def _summaries(shelf: Shelf, runs: Sequence[Run]) -> dict[Path, RunSummary]:
         if run.summary is None:
             continue
         found = foresight(shelf, run)
-        if isinstance(found, Foresight):
-            out[run.folder] = replace(run.summary, skills=found.skills, imagination=found.found)
+        if isinstance(found, ImaginationSummary):
+            out[run.folder] = replace(run.summary, imagination=found)
         else:  # not measured yet, or why it cannot be; success rates stand all the same
             out[run.folder] = replace(run.summary, imagination_fault=found)
     return out

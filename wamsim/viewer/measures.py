@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +21,12 @@ from wamsim.errors import RecordCorrupt
 from wamsim.imagination.episodes import (
     EpisodeSums,
     Measured,
-    RunImagination,
     gather,
     measure_episode,
 )
 from wamsim.imagination.latents import NotFinite
-from wamsim.imagination.resampling import Estimate
 from wamsim.imagination.scores import METRICS
-from wamsim.imagination.summary import headline_skill
+from wamsim.imagination.summary import ImaginationSummary, summarise_run
 
 Stamp = tuple[int, int]  # a file's time of change in ns, and size
 Wanted = tuple[Path, Stamp, Record]
@@ -51,30 +49,13 @@ class Numbers(NamedTuple):
     value_last: float | None = None
 
 
-class Foresight(NamedTuple):
-    """A run's imagination.
-
-    Attributes:
-        found: What was measured.
-        skills: Imaginer -> skill over all horizons and episodes.
-    """
-
-    found: RunImagination
-    skills: Mapping[str, Estimate]
-
-    @classmethod
-    def of(cls, found: RunImagination) -> Foresight:
-        """Summarise what was measured."""
-        return cls(found, {i.imaginer: headline_skill(i) for i in found.imaginers})
-
-
 class Measures:
     """Measures what is asked for, in one thread of its own that ends with the last task."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._done: dict[Path, tuple[Stamp, Measured | str]] = {}
-        self._runs: dict[Path, tuple[str, Foresight | str]] = {}
+        self._runs: dict[Path, tuple[str, ImaginationSummary | str]] = {}
         self._queue: deque[Callable[[], None]] = deque()
         self._queued: set[object] = set()
         self._thread: threading.Thread | None = None
@@ -92,7 +73,9 @@ class Measures:
             known = self._done.get(path)
         return known[1] if known is not None and known[0] == stamp else None
 
-    def run(self, folder: Path, tag: str, files: Sequence[Wanted]) -> Foresight | str | None:
+    def run(
+        self, folder: Path, tag: str, files: Sequence[Wanted]
+    ) -> ImaginationSummary | str | None:
         """Give a run's imagination, the sentence why it cannot be measured, or None: not yet.
 
         What is not measured yet is begun; of a growing run the new episodes only.
@@ -145,7 +128,7 @@ class Measures:
 
     def _gather(self, folder: Path, tag: str, files: Sequence[Wanted]) -> None:
         found: list[Measured] = []
-        result: Foresight | str | None = None
+        result: ImaginationSummary | str | None = None
         for path, stamp, _ in files:
             one = self.of(path, stamp)
             if isinstance(one, Measured):
@@ -153,7 +136,7 @@ class Measures:
             else:
                 result = result or one or "its files changed while they were measured"
         try:
-            result = result or Foresight.of(gather(folder, found))
+            result = result or summarise_run(gather(folder, found))
         except RecordCorrupt as error:
             result = str(error)
         with self._lock:

@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from wamsim.contracts import EpisodeKey
 from wamsim.episode import Record
+from wamsim.imagination.summary import ImaginationSummary
 from wamsim.provenance import wamsim_version
 from wamsim.reality import IMAGINATION_NOTE
 from wamsim.run_summary import RunSummary, SuiteSummary
 from wamsim.stats import SuccessSummary, pool
-from wamsim.viewer.measures import Foresight, Numbers, numbers
+from wamsim.viewer.measures import Numbers, numbers
 from wamsim.viewer.shelf import HOW_TO_MAKE_A_RUN, IT_APPEARS, EpisodeFile, Run, Shelf
 
 Document = dict[str, Any]
@@ -128,7 +129,7 @@ def _foresight(shelf: Shelf, run: Run) -> Document:
     elif isinstance(found, str):
         out["imagination"], out["imagination_fault"] = "fault", found
     else:
-        out["predicts_value"] = bool(found.found.values)
+        out["predicts_value"] = found.value is not None
         skills = _skills(found)
         if imagines:
             out["imagination"] = "measured"
@@ -136,16 +137,16 @@ def _foresight(shelf: Shelf, run: Run) -> Document:
     return out
 
 
-def foresight(shelf: Shelf, run: Run) -> Foresight | str | None:
+def foresight(shelf: Shelf, run: Run) -> ImaginationSummary | str | None:
     """Give a run's imagination, the sentence why it cannot be measured, or None: not yet."""
     files = [(f.path, f.stamp, f.record) for f in run.files if f.record is not None]
     return shelf.measures.run(run.folder, run.tag, files)
 
 
-def _skills(found: Foresight) -> list[Document]:
+def _skills(found: ImaginationSummary) -> list[Document]:
     out: list[Document] = []
-    for imaginer in found.found.imaginers:
-        value, limits = found.skills[imaginer.imaginer]
+    for imaginer in found.imaginers:
+        value, limits = imaginer.skill
         low, high = limits or (None, None)
         out.append(
             {
