@@ -53,6 +53,13 @@ Cache = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 RunsArgument = Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")]
+CountedArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN...",
+        help="Run folders; or, of runs that are elsewhere, their summaries (results/summaries).",
+    ),
+]
 SuiteSet = Annotated[
     list[str] | None,
     typer.Option("--suite-set", help="Option of the suite, key=value (`wamsim list options`)."),
@@ -408,14 +415,7 @@ def train_command(
 
 @app.command(name="results")
 def results_command(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN...",
-            help="Run folders; or, of runs that are elsewhere, the summaries that an earlier page "
-            "was made from (results/summaries).",
-        ),
-    ],
+    runs: CountedArgument,
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("results"),
     latency: Annotated[
         Path | None, typer.Option(help="What `wamsim bench --policies --json` wrote.")
@@ -690,12 +690,22 @@ Format = Annotated[str, typer.Option("--format", "-f", help=", ".join(FORMATS))]
 
 
 @app.command(name="leaderboard")
-def leaderboard_command(runs: RunsArgument, form: Format = "rich") -> None:
+def leaderboard_command(
+    runs: CountedArgument,
+    suite: Annotated[
+        str, typer.Option("--suite", "-s", help="Only these suites; runs without are left out.")
+    ] = "",
+    form: Format = "rich",
+) -> None:
     """Compare runs: policies by suites, with intervals, errors beside every rate."""
     from wamsim.leaderboard import leaderboard_table
-    from wamsim.run_summary import load_runs
+    from wamsim.run_document import load_all
+    from wamsim.run_summary import of_suites
 
-    _print(leaderboard_table(load_runs(runs, imagination=True)), form)
+    found = load_all(runs, imagination=True)
+    if suite:
+        found = of_suites(found, registry.expand_suites(suite))
+    _print(leaderboard_table(found), form)
 
 
 @app.command(name="show")
@@ -762,17 +772,19 @@ def imagination_command(
 
 @app.command(name="compare")
 def compare_command(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A run folder.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another run folder.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run folder, or a summary.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
     form: Format = "rich",
 ) -> None:
     """Compare two runs on the episodes that both have: success and, if foreseen, imagination."""
     from wamsim.imagination.episodes import read_imagination
     from wamsim.imagination.pairing import skill_table
     from wamsim.leaderboard import comparison_table
-    from wamsim.run_summary import load_run
+    from wamsim.run_document import load_either, parted
 
-    _print(comparison_table(load_run(first), load_run(second)), form)
+    _print(comparison_table(load_either(first), load_either(second)), form)
+    if parted((first, second))[1]:
+        return  # a summary holds no episode's imagination, so there are no pairs of it
     skills = skill_table(read_imagination(first), read_imagination(second))
     if skills is not None:
         _print(skills, form)

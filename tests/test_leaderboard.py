@@ -13,7 +13,7 @@ from episode_doubles import PROVENANCE, folder_record
 
 from wamsim.contracts import EpisodeKey, Outcome
 from wamsim.episode import Episode
-from wamsim.errors import ConfigurationMismatch, RecordCorrupt
+from wamsim.errors import ConfigurationMismatch, RecordCorrupt, UnknownName
 from wamsim.leaderboard import (
     RunSummary,
     compare,
@@ -29,6 +29,7 @@ from wamsim.leaderboard import (
     to_markdown,
 )
 from wamsim.run_folder import RunFolder
+from wamsim.run_summary import of_suites
 from wamsim.stats import Interval, paired, wilson
 from wamsim.tables import Column, Kind, Row, Score, Share, Table
 
@@ -387,3 +388,15 @@ def test_every_rendering_shows_the_same_numbers(run: RunSummary) -> None:
         for text in texts:
             assert text in rendered
     assert [r["rate"] for r in json.loads(to_json(table))["rows"]] == [0.5, 0.8, 0.75, 0.65]
+
+
+def test_some_suites_of_runs(tmp_path: Path) -> None:
+    both = load_run(make_run(tmp_path / "both", {"goal/push": "+-", "long/lift": "++"}, planned=3))
+    other = load_run(make_run(tmp_path / "other", {"long/lift": "+-"}))
+    (kept,) = of_suites([both, other], ["goal"])
+    assert list(kept.suites) == ["goal"]
+    assert {key.suite for key in (*kept.scores, *kept.info.planned)} == {"goal"}
+    assert (both.missing, kept.missing) == (2, 1)
+    assert len(of_suites([both, other], ["long", "goal"])) == 2
+    with pytest.raises(UnknownName, match=r"'gaol'\. Did you mean 'goal'"):
+        of_suites([both, other], ["gaol"])

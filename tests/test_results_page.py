@@ -105,7 +105,7 @@ def test_a_run_replaces_the_summary_of_its_name(runs: list[Path], tmp_path: Path
 
 def test_two_runs_of_one_name_are_refused(runs: list[Path], tmp_path: Path) -> None:
     twin = make_run(tmp_path / "twin" / runs[0].name, {"goal/push": "+"}, policy="fastwam:joint")
-    with pytest.raises(ConfigurationMismatch, match="two runs are named 'fastwam.joint'"):
+    with pytest.raises(ConfigurationMismatch, match=r"two runs are named 'fastwam\.joint'"):
         write_results([*runs, twin], tmp_path / "out")
 
 
@@ -119,15 +119,33 @@ def test_a_summary_that_cannot_be_right_is_refused(runs: list[Path], tmp_path: P
         write_results([path], tmp_path / "again")
 
     spoilt()
-    with pytest.raises(RecordCorrupt, match="push says .*'successes': 4.* and its episodes"):
+    with pytest.raises(RecordCorrupt, match=r"push says .*'successes': 4.* and its episodes"):
         spoilt(episodes=whole["episodes"][:-1])
     with pytest.raises(RecordCorrupt, match="version 3, expected 2"):
         spoilt(version=3)
     path.write_text("[]")
     with pytest.raises(RecordCorrupt, match="no summary of a run"):
         write_results([path], tmp_path / "again")
-    with pytest.raises(RecordCorrupt, match="Name the run folder itself"):
+    with pytest.raises(RecordCorrupt, match="no run folder"):
         write_results([tmp_path / "nothing"], tmp_path / "again")
+
+
+def test_a_run_among_published_ones(runs: list[Path], tmp_path: Path) -> None:
+    """Who has the summaries alone can rank a run among them, and compare it in pairs."""
+    from wamsim_cli import app
+
+    write_results(runs[:2], tmp_path / "out")
+    published = tmp_path / "out" / SUMMARIES
+    whole = CliRunner().invoke(app, ["leaderboard", *map(str, runs), "-f", "csv"])
+    mixed = CliRunner().invoke(app, ["leaderboard", str(published), str(runs[2]), "-f", "csv"])
+    assert whole.exit_code == mixed.exit_code == 0, mixed.output
+    assert mixed.output == whole.output
+    pair = [str(runs[0]), str(runs[2])]
+    plain = CliRunner().invoke(app, ["compare", *pair, "-f", "csv"])
+    pair[0] = str(published / f"{runs[0].name}.json")
+    read = CliRunner().invoke(app, ["compare", *pair, "-f", "csv"])
+    assert plain.exit_code == read.exit_code == 0, read.output
+    assert read.output == plain.output
 
 
 def test_command(runs: list[Path], tmp_path: Path) -> None:

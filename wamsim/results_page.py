@@ -16,8 +16,7 @@ from typing import Any
 from wamsim.errors import ConfigurationMismatch
 from wamsim.imagination.report import imagination_tables
 from wamsim.leaderboard import compare, leaderboard_table, paired_table, success_table
-from wamsim.run_document import read_summary, summary_files, to_dict
-from wamsim.run_folder import RUN_FILE
+from wamsim.run_document import parted, read_summary, to_dict
 from wamsim.run_summary import RunSummary, load_runs
 from wamsim.tables import Table, to_markdown
 from wamsim.whole_file import write_whole
@@ -75,8 +74,7 @@ def write_results(
 
 def _gathered(paths: Sequence[Path]) -> list[RunSummary]:
     """Count runs and read summaries, sorted by the runs' names."""
-    folders = [p for p in paths if (p / RUN_FILE).exists() or any(p.glob(f"*/{RUN_FILE}"))]
-    files = [f for p in paths if p not in folders for f in summary_files(p) or [p]]
+    folders, files = parted(paths)
     found: dict[str, RunSummary] = {}
     for name, group in itertools.groupby(
         sorted(load_runs(folders, imagination=True, by=_BY), key=_name), key=_name

@@ -1,21 +1,22 @@
 """A counted run as one small JSON file, and back: what a page of results was made from.
 
 Run folders are large and stay where they were made; their summaries are kept beside the page.
-Whoever adds a run to the page names the summaries of the others in place of their folders.
+Whoever adds a run to the page, or ranks one among published ones, names their summaries in
+place of their folders.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wamsim.contracts import EpisodeKey, Outcome
 from wamsim.errors import RecordCorrupt
 from wamsim.imagination import document as imagination
-from wamsim.run_folder import RunInfo
-from wamsim.run_summary import RunSummary, SuiteSummary
+from wamsim.run_folder import RUN_FILE, RunInfo
+from wamsim.run_summary import RunSummary, SuiteSummary, load_run, load_runs
 from wamsim.stats import SuccessSummary, success
 
 SUMMARY_VERSION = 2
@@ -149,6 +150,32 @@ def _read_key(document: Mapping[str, Any]) -> EpisodeKey:
     return EpisodeKey(document["suite"], document["task"], document["index"])
 
 
-def summary_files(path: Path) -> Sequence[Path]:
-    """Give the summaries that a path names: the file itself, or those in a folder."""
-    return [path] if path.suffix == ".json" else sorted(path.glob("*.json"))
+def parted(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Part run folders, or folders of them, from summaries.
+
+    Args:
+        paths: Any of them; also folders of summaries.
+
+    Returns:
+        What is no summary; and the files of summaries.
+    """
+    runs: list[Path] = []
+    files: list[Path] = []
+    for path in paths:
+        inside = [path] if path.suffix == ".json" else sorted(path.glob("*.json"))
+        if not inside or (path / RUN_FILE).exists() or any(path.glob(f"*/{RUN_FILE}")):
+            runs.append(path)
+        else:
+            files += inside
+    return runs, files
+
+
+def load_all(paths: Iterable[Path], *, imagination: bool = False) -> list[RunSummary]:
+    """Count runs and read summaries; see `parted` and `load_runs`."""
+    runs, files = parted(paths)
+    return [*load_runs(runs, imagination=imagination), *map(read_summary, files)]
+
+
+def load_either(path: Path) -> RunSummary:
+    """Count a run, or read a summary."""
+    return read_summary(path) if path.suffix == ".json" else load_run(path)

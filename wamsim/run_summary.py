@@ -10,7 +10,7 @@ from typing import Any
 
 from wamsim.contracts import EpisodeKey, Outcome
 from wamsim.episode import Record
-from wamsim.errors import RecordCorrupt
+from wamsim.errors import RecordCorrupt, nearest
 from wamsim.imagination.episodes import read_imagination
 from wamsim.imagination.latents import NotFinite
 from wamsim.imagination.resampling import Estimate
@@ -115,6 +115,35 @@ class RunSummary:
     def label(self) -> str:
         """The policy's name, and whether it saw more than a policy may."""
         return (self.policy or "no episodes") + (f" ({PRIVILEGED})" if self.privileged else "")
+
+
+def of_suites(runs: Iterable[RunSummary], names: Sequence[str]) -> list[RunSummary]:
+    """Keep some suites of runs; a run that has none of them is left out.
+
+    Imagination is of all suites of a run, so a run that loses some loses that, too.
+
+    Raises:
+        UnknownName: No run has such a suite.
+    """
+    runs = list(runs)
+    known = {name for run in runs for name in run.suites}
+    for name in names:
+        if name not in known:
+            raise nearest(name, known, kind="suite", hint="None of the runs has it.")
+    kept = [(run, {n: suite for n, suite in run.suites.items() if n in names}) for run in runs]
+    return [
+        replace(
+            run,
+            suites=suites,
+            scores={key: score for key, score in run.scores.items() if key.suite in suites},
+            info=replace(
+                run.info, planned=frozenset(k for k in run.info.planned if k.suite in suites)
+            ),
+            imagination=run.imagination if len(suites) == len(run.suites) else None,
+        )
+        for run, suites in kept
+        if suites
+    ]
 
 
 def load_runs(
