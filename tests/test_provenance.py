@@ -83,6 +83,26 @@ def test_collect_is_plain_and_the_same_each_time() -> None:
     assert first["extra"] == {"gl": "software", "checkpoint": None}
 
 
+def test_processors_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 23
+model\t\t: 1
+model name\t: AMD EPYC
+flags\t\t: sse4_2 avx avx2
+
+processor\t: 1
+model name\t: another
+"""
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: text)
+    assert provenance._cpu() == {
+        "model": "AMD EPYC", "kind": "AuthenticAMD family 23 model 1", "vectors": "avx2",
+    }  # fmt: skip
+    text = "processor\t: 0\nBogoMIPS\t: 50\n"  # as on ARM
+    found = provenance._cpu()
+    assert (found["kind"], found["vectors"]) == (None, None)
+
+
 def test_what_is_not_installed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "PACKAGES", ("numpy", "no-such-distribution"))
     assert collect()["packages"] == {"numpy": np.__version__, "no-such-distribution": None}

@@ -33,6 +33,7 @@ HASH_BYTES = 16
 GIT_TIMEOUT_S = 10.0
 
 
+_VECTORS = ("avx512f", "avx2", "avx")  # flags of /proc/cpuinfo, widest first
 _HASHED_WHOLE = 1 << 20  # so that 6 B parameters take a second, not a minute
 
 
@@ -144,16 +145,25 @@ def git_state(folder: Path) -> dict[str, Any]:
     }
 
 
-def _cpu_model() -> str | None:
+def _cpu() -> dict[str, Any]:
+    """Name the processor; unknown is None.
+
+    One name is sold with different cores ("AMD EPYC"), and libraries choose other kernels for
+    them, which round otherwise. So family and model are named, too, and the widest vectors.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.processor() or None
+    first = text.partition("\n\n")[0]
+    said = {k.strip(): v.strip() for k, _, v in (x.partition(":") for x in first.splitlines())}
+    flags = said.get("flags", "").split()
+    kind = [said.get(name) for name in ("vendor_id", "cpu family", "model")]
+    return {
+        "model": said.get("model name") or platform.processor() or None,
+        "kind": None if None in kind else "{} family {} model {}".format(*kind),
+        "vectors": next((name for name in _VECTORS if name in flags), None),
+    }
 
 
 def _usable_cores() -> int | None:
@@ -185,7 +195,7 @@ def collect(extra: Mapping[str, object] | None = None) -> dict[str, Any]:
 
     Returns:
         Plain data: ``wamsim``, ``git``, ``python``, ``packages``, ``platform``, ``cpu``
-        (model, cores, usable_cores), ``gpu``, ``environment`` and ``extra``. What is
+        (model, kind, vectors, cores, usable_cores), ``gpu``, ``environment`` and ``extra``. What is
         unknown is None.
     """
     return {
@@ -195,7 +205,7 @@ def collect(extra: Mapping[str, object] | None = None) -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": {
-            "model": _cpu_model(),
+            **_cpu(),
             "cores": os.cpu_count(),
             "usable_cores": _usable_cores(),
         },

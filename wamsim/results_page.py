@@ -187,8 +187,11 @@ def _machines(run: RunSummary) -> Iterator[str]:
     for origin in run.info.provenances.values():
         cpu, packages = _below(origin, "cpu"), _below(origin, "packages")
         gpus: list[str] = _below(origin, "gpu").get("names") or ["no GPU"]
+        told = ", ".join(str(cpu[x]) for x in ("kind", "vectors") if cpu.get(x))
         yield (
-            f"{cpu.get('usable_cores')} cores of {cpu.get('model')}, {', '.join(gpus)}; "
+            f"{cpu.get('usable_cores')} cores of {cpu.get('model')}"
+            + (f" ({told})" if told else "")
+            + f", {', '.join(gpus)}; "
             f"torch {packages.get('torch')}, mujoco {packages.get('mujoco')}, "
             f"OpenGL {_below(origin, 'extra').get('gl_renderer', 'unknown')}"
         )
