@@ -76,22 +76,16 @@ def _gathered(paths: Sequence[Path]) -> list[RunSummary]:
     """Count runs and read summaries, sorted by the runs' names."""
     folders, files = parted(paths)
     found: dict[str, RunSummary] = {}
-    for name, group in itertools.groupby(
-        sorted(load_runs(folders, imagination=True, by=_BY), key=_name), key=_name
-    ):
-        found[name], *others = group
-        if others:
+    for run in load_runs(folders, imagination=True, by=_BY):
+        name = run.path.name
+        if (other := found.setdefault(name, run)) is not run:
             raise ConfigurationMismatch(
                 f"two runs are named {name!r}, and a page tells runs by their names. Rename a "
-                f"folder. Folders: {found[name].path}, {others[0].path}"
+                f"folder. Folders: {other.path}, {run.path}"
             )
     for summary in map(read_summary, files):
-        found.setdefault(_name(summary), summary)
+        found.setdefault(summary.path.name, summary)
     return [found[name] for name in sorted(found)]
-
-
-def _name(run: RunSummary) -> str:
-    return run.path.name
 
 
 def _section(title: str, tables: Sequence[Table]) -> str:

@@ -158,9 +158,8 @@ class SpatialVLA(Pretrained, nn.Module):
         if cache and config.mask in CACHEABLE:
             mask = attention_mask(config.mask, roles, valid)
             stack = self.expert.model if isinstance(self.expert, LateExpert) else self.language
-            kept = run_layers([(stack.layers, tokens)], stack.config, mask, places, keys_only=True)[
-                1
-            ]
+            streams = [(stack.layers, tokens)]
+            _, kept = run_layers(streams, stack.config, mask, places, keys_only=True)
         return Prefix(tokens, valid, state, kept)
 
     def _embedded(self, inputs: Inputs, *, trim: bool) -> tuple[Tensor, Tensor, Seen]:
