@@ -22,6 +22,8 @@ from policies import reference
 from wamsim.errors import WamsimError
 
 WEIGHTS, CONFIG, STATISTICS = "model.safetensors", "config.json", "statistics.json"
+# Where it lies beside weights it says which file holds which tensor, as transformers' does
+INDEX = f"{WEIGHTS}.index.json"
 
 
 class CheckpointMismatch(WamsimError):
@@ -91,9 +93,13 @@ def load_mapped(
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a .safetensors file, a sharded folder of them, or a .pt state dict (weights only).
 
+    A folder's index, where it has one, says what is read, and may name files outside it.
+
     Raises:
-        CheckpointMismatch: Nothing of the kind is there.
+        CheckpointMismatch: Nothing of the kind is there, or not all that an index names.
     """
+    if (path / INDEX).exists():
+        return _read_indexed(path)
     if path.is_dir():
         shards = sorted(path.glob("*.safetensors"))
         if shards:
@@ -115,6 +121,39 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     raise CheckpointMismatch(
         f"no weights: expected {WEIGHTS}, other .safetensors or a .pt file. Looked at: {path}"
     )
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """Read which file holds which tensor, as paths from the folder.
+
+    Raises:
+        CheckpointMismatch: The index cannot be read.
+    """
+    path = folder / INDEX
+    try:
+        return dict(json.loads(path.read_text())["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointMismatch(f"the index cannot be read ({error!r}). File: {path}") from error
+
+
+def _read_indexed(folder: Path) -> dict[str, Tensor]:
+    placed, out = read_index(folder), dict[str, Tensor]()
+    for name in sorted(set(placed.values())):
+        path = folder / name
+        if not path.exists():
+            raise CheckpointMismatch(
+                f"{INDEX} names {name}, which is not there. Copy it along with the checkpoint: "
+                f"what checkpoints share lies beside their folders. Folder: {folder}"
+            )
+        held = safetensors.torch.load_file(path)
+        out |= {key: held[key] for key, file in placed.items() if file == name and key in held}
+    lacking = sorted(set(placed) - set(out))
+    if lacking:
+        raise CheckpointMismatch(
+            f"{INDEX} names {len(lacking)} tensors that its files do not hold: "
+            f"{', '.join(lacking[:5])}. Copy all files of one checkpoint. Folder: {folder}"
+        )
+    return out
 
 
 def local_folder(
@@ -175,6 +214,7 @@ class Pretrained(ModelHubMixin):
         assert isinstance(self, nn.Module)
         state = {k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}
         safetensors.torch.save_file(state, save_directory / WEIGHTS)
+        (save_directory / INDEX).unlink(missing_ok=True)  # of what lay here before
         document = {**dataclasses.asdict(self.identity), "config": self.config.to_dict()}
         (save_directory / CONFIG).write_text(json.dumps(document, indent=2) + "\n")
 
@@ -203,7 +243,8 @@ class Pretrained(ModelHubMixin):
             )
         model = cls(cls.config_type().from_dict(config))  # type: ignore[call-arg]
         assert isinstance(model, nn.Module)
-        tensors = safetensors.torch.load_file(folder / WEIGHTS)
+        indexed = (folder / INDEX).exists()
+        tensors = read_tensors(folder if indexed else folder / WEIGHTS)
         own = model.state_dict()
         # weights may lie on disk in half precision
         tensors = {k: v.to(own[k].dtype) if k in own else v for k, v in tensors.items()}

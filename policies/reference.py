@@ -2,6 +2,9 @@
 
 They lie in ``policies/<family>/reference/<variant>/``. A run names them as
 ``reference:<family>:<variant>``, which means the same weights on every machine.
+
+What variants of a family have in common, as a frozen tokenizer, lies once beside their folders
+(`policies.sharing`).
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ LOOKING := fastwam cosmos spatialvla
 
 POLICIES := $(FASTWAM:%=fastwam.%) $(COSMOS:%=cosmos.%) $(SMOLVLA:%=smolvla_world.%) \
             $(SPATIALVLA:%=spatialvla.%)
+FAMILIES := fastwam cosmos smolvla_world spatialvla flow_hwm
 MODELS   := $(POLICIES) $(FLOW_HWM:%=flow_hwm.%)
 
 name = $(subst .,:,$(1))
@@ -53,6 +54,7 @@ variant = $(lastword $(subst ., ,$(1)))
 reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
 	$(WAMSIM) eval -p random -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/random
 	$(WAMSIM) eval -p oracle -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/oracle
+	$(BIN)/python -m policies.sharing $(FAMILIES:%=policies/%/reference)
 	$(WAMSIM) bench --policies --sizes tiny --json results/latency.json
 	$(WAMSIM) results $(WORK)/evaluations --out results --latency results/latency.json \
 	  $(foreach m,$(MODELS),--training policies/$(call family,$(m))/reference/$(call variant,$(m))) \
@@ -114,6 +116,7 @@ train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(
 	  $(if $(filter $(LOOKING),$(call family,$(1))),$(LOOKS)) \
 	  $(patsubst %,--tokenizer %,$(call tokenizer_of,$(1)))
 	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
+	rm -f policies/$(call family,$(1))/reference/$(call variant,$(1))/*.index.json
 	cp $$(WORK)/$(1)/checkpoint/*.json $$(WORK)/$(1)/checkpoint/*.safetensors \
 	  policies/$(call family,$(1))/reference/$(call variant,$(1))/
 
