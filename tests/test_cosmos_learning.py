@@ -133,9 +133,10 @@ def test_the_backbone_sees_the_present_alone() -> None:
     text = m.net.text_key_values(m.embed_text(b.instruction))
     tokens = m.net.look(given, text)
     assert tokens.shape == (3, 4, 2, 2, m.config.net.width)
-    # as the whole network computes them for its last block, when there is nothing else
+    # as the whole network computes them for its reading blocks, when there is nothing else
     seen: list[torch.Tensor] = []
-    m.net.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(args[0]))
+    reader = m.net.blocks[-m.config.net.reading]
+    reader.register_forward_hook(lambda _, args, out: seen.append(args[0]))
     clean = torch.ones(3, 4, dtype=torch.bool)
     m.net(given, clean, torch.zeros(3, 4), text)
     torch.testing.assert_close(tokens.flatten(1, 3), seen[0])

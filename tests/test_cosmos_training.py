@@ -14,6 +14,7 @@ from torch import Tensor
 from policies.batch import check_finite
 from policies.cosmos import diffusion, training
 from policies.cosmos.augment import augment, turn_hue
+from policies.cosmos.config import preset
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.slots import tile
 from policies.noise import noise_from_seeds
@@ -101,12 +102,20 @@ def test_slots_of_a_training_video(spread: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "shares"), [("direct", (0.5, 0.25, 0.25)), ("planning", (0.1, 0.45, 0.45))]
+    ("size", "variant", "shares"),
+    [
+        ("published", "direct", (0.5, 0.25, 0.25)),
+        ("published", "planning", (0.1, 0.45, 0.45)),
+        ("tiny", "direct", (0.75, 0.125, 0.125)),
+        ("tiny", "planning", (0.1, 0.45, 0.45)),
+    ],
 )
-def test_roles_have_the_published_shares(variant: str, shares: tuple[float, ...]) -> None:
-    config = tiny(variant)
+def test_roles_have_the_published_shares(
+    size: str, variant: str, shares: tuple[float, ...]
+) -> None:
+    config = preset(variant, size)
     n = 4000
-    b = dataclasses.replace(batch(config, 1), success=torch.ones(n, dtype=torch.bool))
+    b = dataclasses.replace(batch(tiny(variant), 1), success=torch.ones(n, dtype=torch.bool))
     seeds = np.arange(n).astype(np.uint64)
     found = training.roles(config, b, seeds)
     for mode, share in zip((Mode.POLICY, Mode.WORLD, config.value_mode), shares, strict=True):

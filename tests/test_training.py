@@ -258,9 +258,11 @@ class Line(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1, 1))
         self.broken_at = -1
         self.calls = 0
+        self.precisions: set[str] = set()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         self.calls += 1
+        self.precisions.add(torch.get_float32_matmul_precision())
         error = (batch.proprio_at(0)[:, :1] @ self.weight - batch.actions[:, 0, :1]).square().mean()
         if self.calls == self.broken_at:
             error = error * float("nan")
@@ -268,7 +270,8 @@ class Line(nn.Module):
 
 
 def trainer(folder: Path, out: Path, model: Line, **config: float) -> Trainer:
-    options = TrainConfig(**{"steps": 3, "batch": 4, "warmup": 0, "lr": 0.1, **config})  # type: ignore[arg-type]
+    by_hand = {"steps": 3, "batch": 4, "warmup": 0, "lr": 0.1, "bf16": False}
+    options = TrainConfig(**{**by_hand, **config})  # type: ignore[arg-type]
     sampler = Sampler(open_set([folder]), SPEC, np.arange(24), batch=options.batch, seed=0)
     return Trainer(model=model, learner=model, config=options, folder=out, train=sampler)
 
@@ -306,6 +309,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(folder: Path, tmp_pa
         one.run()
     assert len(seen) == 2
     assert float(model.weight) == seen[-1]
+
+
+@pytest.mark.parametrize(("bf16", "precision"), [(True, "medium"), (False, "highest")])
+def test_products_may_be_rounded_in_a_step_alone(
+    folder: Path, tmp_path: Path, bf16: bool, precision: str
+) -> None:
+    model = Line()
+    model.broken_at = 3
+    with pytest.raises(FloatingPointError):
+        trainer(folder, tmp_path / "out", model, steps=10, bf16=bf16).run()
+    assert model.precisions == {precision}
+    assert torch.get_float32_matmul_precision() == "highest"  # what acts afterwards is exact
 
 
 @pytest.mark.parametrize("update", [False, True])

@@ -54,6 +54,8 @@ class NetConfig:
         given_apart: False as published. Else given frames attend to each other alone: what is
             made of them does not depend on the noise beside them, so it is what a backbone
             learnt to make of them, and reusing their keys is exact.
+        reading: The last so many blocks are no part of a look (`CosmosNet.look`): what is found
+            in pictures is there before them, and slots read it in them.
     """
 
     channels: int = 16
@@ -69,6 +71,7 @@ class NetConfig:
     positions: tuple[int, ...] = ()
     origins: tuple[int, ...] = ()
     given_apart: bool = False
+    reading: int = 1
 
     @property
     def head_dim(self) -> int:
@@ -78,6 +81,8 @@ class NetConfig:
     def __post_init__(self) -> None:
         if self.width % self.heads or self.head_dim % 2:
             raise ValueError(f"width={self.width} must be an even multiple of heads={self.heads}")
+        if not 1 <= self.reading < self.blocks:
+            raise ValueError(f"reading={self.reading} must leave some of blocks={self.blocks}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,11 +368,13 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
     if tiny:
         config = dataclasses.replace(
             config,
-            # three blocks to look with, and one in which actions read what was found; a patch
-            # of 2 x 2 latents is 16 pixels wide
+            # three blocks to look with, and three in which slots read what was found (with one
+            # block they learnt to turn the hand half as well as other families' experts do,
+            # DECISIONS 69); a patch of 2 x 2 latents is 16 pixels wide
             net=NetConfig(
                 width=96,
-                blocks=4,
+                blocks=6,
+                reading=3,
                 heads=3,
                 adaln_rank=16,
                 text_dim=32,
@@ -392,4 +399,6 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             sampler=dataclasses.replace(config.sampler, imagine_steps=1),
             dtype="float32",
         )
+        if variant == "direct":  # actions are what it learns last (DECISIONS 69)
+            config = dataclasses.replace(config, policy_share=0.75, world_share=0.125)
     return config

@@ -123,7 +123,14 @@ def _low_rank(config: NetConfig, parts: int) -> nn.Sequential:
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1.0 + scale) + shift
+    """Normalise tokens [R, N, D], then scale and shift them by their frames' [R, F, D]."""
+    apart = F.layer_norm(x, x.shape[-1:], eps=1e-6).unflatten(1, (shift.shape[1], -1))
+    return (apart * (1.0 + scale)[:, :, None] + shift[:, :, None]).flatten(1, 2)
+
+
+def _gated(gate: Tensor, x: Tensor) -> Tensor:
+    """Scale tokens [R, N, D] by their frames' gates [R, F, D]."""
+    return (gate[:, :, None] * x.unflatten(1, (gate.shape[1], -1))).flatten(1, 2)
 
 
 class Block(nn.Module):
@@ -161,11 +168,9 @@ class Block(nn.Module):
         Returns:
             [R, N, D], and the self-attention keys and values of its own tokens.
         """
-        per_frame = x.shape[1] // time.shape[1]
 
         def parts(modulation: nn.Module) -> tuple[Tensor, ...]:
-            vector = (modulation(time) + shared).repeat_interleave(per_frame, dim=1)
-            return vector.chunk(3, dim=-1)
+            return (modulation(time) + shared).chunk(3, dim=-1)
 
         shift, scale, gate = parts(self.adaln_modulation_self_attn)
         normed = _modulate(x, shift, scale)
@@ -175,11 +180,11 @@ class Block(nn.Module):
             if bank is None
             else (torch.cat((bank[0], own[0]), 2), torch.cat((bank[1], own[1]), 2))
         )
-        x = x + gate * self.self_attn(normed, kv, turn, mask)
+        x = x + _gated(gate, self.self_attn(normed, kv, turn, mask))
         shift, scale, gate = parts(self.adaln_modulation_cross_attn)
-        x = x + gate * self.cross_attn(_modulate(x, shift, scale), text)
+        x = x + _gated(gate, self.cross_attn(_modulate(x, shift, scale), text))
         shift, scale, gate = parts(self.adaln_modulation_mlp)
-        return x + gate * self.mlp(_modulate(x, shift, scale)), own
+        return x + _gated(gate, self.mlp(_modulate(x, shift, scale))), own
 
 
 class Sinusoid(nn.Module):
@@ -240,7 +245,6 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, time: Tensor, shared: Tensor) -> Tensor:
         """[R, N, D] to [R, N, patch^2 C]."""
         vector = self.adaln_modulation(time) + shared[..., : 2 * x.shape[-1]]
-        vector = vector.repeat_interleave(x.shape[1] // time.shape[1], dim=1)
         return self.linear(_modulate(x, *vector.chunk(2, dim=-1)))
 
 
@@ -346,7 +350,7 @@ class CosmosNet(nn.Module):
         return whole
 
     def look(self, latents: Tensor, text: list[KV]) -> Tensor:
-        """What all blocks but the last make of given frames alone.
+        """What all blocks but the reading ones make of given frames alone.
 
         Slots attend to each block's input: what the last block makes of the given frames no
         other slot ever sees, so what is to be learnt from them must be there before.
@@ -362,7 +366,8 @@ class CosmosNet(nn.Module):
         clean = torch.ones(rows, count, dtype=torch.bool, device=latents.device)
         times = torch.zeros(rows, count, device=latents.device)
         x, time, shared, turn = self._entered(latents, clean, times, range(count))
-        x = self.stack(x, time, shared, text[:-1], turn, blocks=self._blocks()[:-1])
+        looking = self.config.blocks - self.config.reading
+        x = self.stack(x, time, shared, text[:looking], turn, blocks=self._blocks()[:looking])
         return x.unflatten(1, (count, h // self.config.patch, w // self.config.patch))
 
     def _entered(

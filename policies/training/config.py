@@ -30,7 +30,8 @@ class TrainConfig:
         threads: CPU threads; they decide how sums are cut, so the last bits.
         shift: Pixels by which the pictures that are learnt from are moved at random; what
             frozen parts gave beforehand (`Batch.features`) is of unmoved ones.
-        bf16: Compute in bfloat16 where the device is a GPU.
+        bf16: Compute in bfloat16 where the device is a GPU; on a CPU, let products be rounded to it
+            inside where that is faster.
     """
 
     steps: int = 10_000
