@@ -1,13 +1,19 @@
 # `make reference`: everything that results/README.md says, from nothing. Each step goes on where
-# it was stopped. DEVICE=cuda trains on a GPU; BATCH, STEPS and TRIALS may be changed, and are
-# then no longer the reference.
+# it was stopped. DEVICE=cuda trains on a GPU; what is set here may be changed, and is then no
+# longer the reference. `make reference-in-small` runs every line of it on next to nothing.
 
 WAMSIM := $(BIN)/wamsim
 WORK   := results/runs/reference
+SHIPPED := policies
+PAGE   := results
 DEVICE ?= cpu
 BATCH  ?= 32
 STEPS  ?= 5000
 TRIALS ?= 20
+BACKBONE_STEPS ?= 4000
+BACKBONE_BATCH ?= 64
+DEMONSTRATED ?= 100
+PRACTISED ?= 60
 
 # Trials from 100 on: none of them is ever evaluated. Every task has its own states.
 DEMOS    := $(WORK)/demonstrations
@@ -25,7 +31,6 @@ OWN_BACKBONE := fastwam.no_video_cotrain spatialvla.deep_fusion
 # sample, which takes a quarter of an hour of a core for 20,000 of fastwam's.
 EVERY         := 4
 EVERY_fastwam := 6
-EVERY_cosmos  := 8
 
 FASTWAM    := fastwam joint idm no_video_cotrain
 COSMOS     := direct
@@ -49,20 +54,31 @@ name = $(subst .,:,$(1))
 family = $(firstword $(subst ., ,$(1)))
 variant = $(lastword $(subst ., ,$(1)))
 
-.PHONY: reference reference-demonstrations reference-practice $(MODELS:%=train-%) $(POLICIES:%=evaluate-%)
+.PHONY: reference reference-in-small reference-demonstrations reference-practice \
+        reference-planning reference-other-groups $(MODELS:%=train-%) $(POLICIES:%=evaluate-%) \
+        $(FLOW_HWM:%=evaluate-flow_hwm.%)
 
-reference: $(POLICIES:%=evaluate-%) $(FLOW_HWM:%=train-flow_hwm.%)
+reference: $(MODELS:%=evaluate-%) reference-planning reference-other-groups
 	$(WAMSIM) eval -p random -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/random
 	$(WAMSIM) eval -p oracle -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/oracle
-	$(BIN)/python -m policies.sharing $(FAMILIES:%=policies/%/reference)
-	$(WAMSIM) bench --policies --sizes tiny --json results/latency.json
-	$(WAMSIM) results $(WORK)/evaluations --out results --latency results/latency.json \
-	  $(foreach m,$(MODELS),--training policies/$(call family,$(m))/reference/$(call variant,$(m))) \
+	$(BIN)/python -m policies.sharing $(FAMILIES:%=$(SHIPPED)/%/reference)
+	mkdir -p $(PAGE)
+	$(WAMSIM) bench --policies --sizes tiny --json $(PAGE)/latency.json
+	$(WAMSIM) results $(WORK)/evaluations --out $(PAGE) --latency $(PAGE)/latency.json \
+	  $(foreach m,$(MODELS),--training $(SHIPPED)/$(call family,$(m))/reference/$(call variant,$(m))) \
 	  --reproduce "make reference"
+
+# Every line of `reference` on next to nothing, in a quarter of an hour. What comes of it means nothing and
+# replaces nothing: evaluations are of the weights that are shipped.
+SMALL := results/runs/reference-in-small
+reference-in-small: install
+	$(MAKE) reference WORK=$(SMALL) SHIPPED=$(SMALL)/policies PAGE=$(SMALL)/page TRIALS=1 \
+	  DEMONSTRATED=2 PRACTISED=1 LOOKS="--looks 50" STEPS=2 BATCH=2 BACKBONE_STEPS=2 BACKBONE_BATCH=2 \
+	  EVERY=20 EVERY_fastwam=20 $(patsubst %,TOKENIZER_%="--steps 2 --batch 2",$(FAMILIES))
 
 reference-demonstrations: install
 	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=0.5 \
-	  -s tabletop_object -n 100 --first 100 --seed 1 --out $(DEMOS)
+	  -s tabletop_object -n $(DEMONSTRATED) --first 100 --seed 1 --out $(DEMOS)
 
 # Where a first learner gets to, with what the oracle would do there: all models learn from it.
 # It learns from demonstrations alone, on the backbone that its family's variants share.
@@ -73,7 +89,7 @@ $(WORK)/first/checkpoint/config.json: $(WORK)/backbone-smolvla_world/checkpoint/
 
 reference-practice: $(WORK)/first/checkpoint/config.json
 	$(WAMSIM) eval -p practice --set learner=smolvla_world:late_gated_xattn --set weights=$(WORK)/first/checkpoint \
-	  -s tabletop_object -n 60 --first 200 --seed 2 --out $(PRACTICE)
+	  -s tabletop_object -n $(PRACTISED) --first 200 --seed 2 --out $(PRACTICE)
 
 # Tokenizers learn first.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
@@ -92,8 +108,8 @@ $(WORK)/backbone-$(1)/checkpoint/config.json: $(patsubst %,%/config.json,$(call 
   $(if $(filter smolvla_world,$(1)),,| reference-practice)
 	$$(WAMSIM) train -p $(call name,$(1)) --part backbone $(LOOKS) \
 	  $(if $(filter smolvla_world,$(1)),$$(FIRST),$$(LEARN)) \
-	  --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) --out $(WORK)/backbone-$(1) --steps 4000 \
-	  --batch 64 --lr 2e-3 $(patsubst %,--tokenizer %,$(call tokenizer_of,$(1)))
+	  --every $(or $(EVERY_$(call family,$(1))),$(EVERY)) --out $(WORK)/backbone-$(1) \
+	  --steps $(BACKBONE_STEPS) --batch $(BACKBONE_BATCH) --lr 2e-3 $(patsubst %,--tokenizer %,$(call tokenizer_of,$(1)))
 endef
 $(foreach b,$(BACKBONES) $(OWN_BACKBONE),$(eval $(call backbone,$(b))))
 
@@ -115,17 +131,33 @@ train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(
 	  $(patsubst %,--backbone %,$(call backbone_of,$(1))) $(RATES_$(call family,$(1))) \
 	  $(if $(filter $(LOOKING),$(call family,$(1))),$(LOOKS)) \
 	  $(patsubst %,--tokenizer %,$(call tokenizer_of,$(1)))
-	mkdir -p policies/$(call family,$(1))/reference/$(call variant,$(1))
-	rm -f policies/$(call family,$(1))/reference/$(call variant,$(1))/*.index.json
+	mkdir -p $(SHIPPED)/$(call family,$(1))/reference/$(call variant,$(1))
+	rm -f $(SHIPPED)/$(call family,$(1))/reference/$(call variant,$(1))/*.index.json
 	cp $$(WORK)/$(1)/checkpoint/*.json $$(WORK)/$(1)/checkpoint/*.safetensors \
-	  policies/$(call family,$(1))/reference/$(call variant,$(1))/
+	  $(SHIPPED)/$(call family,$(1))/reference/$(call variant,$(1))/
 
+ifneq ($(call family,$(1)),flow_hwm)
 evaluate-$(1): train-$(1)
 	$$(WAMSIM) eval -p $(call name,$(1)) -s tabletop_object -n $$(TRIALS) --imagine --out $$(WORK)/evaluations/$(1)
 	$(if $(filter $(WHOLE_CHUNKS),$(1)),$$(WAMSIM) eval -p $(call name,$(1)) --set execute=8 \
 	  -s tabletop_object -n 2 --imagine --out $$(WORK)/evaluations/$(1).whole)
+else
+evaluate-$(1): train-$(1) train-$$(BESIDE)
+	$$(WAMSIM) eval -p $$(call name,$$(BESIDE)) -s tabletop_object -n 2 --imagine \
+	  --imagine-with $(call name,$(1)) --out $$(WORK)/evaluations/$(1)
+endif
 endef
+
+# Whose actions a world model imagines, and who is shown what it never learnt.
+BESIDE := smolvla_world.flare_tokens
 $(foreach m,$(MODELS),$(eval $(call model,$(m))))
+
+reference-planning: train-cosmos.direct
+	$(WAMSIM) eval -p cosmos:planning -s tabletop_object -n 2 --imagine --out $(WORK)/evaluations/cosmos.planning
+
+reference-other-groups: train-$(BESIDE)
+	$(WAMSIM) eval -p $(call name,$(BESIDE)) -s tabletop_spatial,tabletop_goal,tabletop_long -n 2 \
+	  --out $(WORK)/evaluations/$(BESIDE).other_groups
 
 # Genuine LIBERO, which needs its assets: the oracle's demonstrations on published initial states
 # 20 to 34 of every task, and evaluation on 0 to 9. It goes on from what was learnt on tabletop.

@@ -122,11 +122,13 @@ def test_encode_gets_a_fixed_batch_in_the_cards_orientation(tmp_path: Path) -> N
 
     spec = sees((2,), cameras=("wrist", "front"))
     made = card(cameras=("front",), imagines=spec, orientation=Orientation.OPENGL)
-    _run(tmp_path, Witness(made), max_steps=6, batch=2)
-    # three queries in batches of two: real twice, then "nothing moves" twice
-    assert {f.shape for f in shown} == {(2, 2, 2, *SIZE, 3)}  # B, T, cams, H, W, 3
+    _run(tmp_path, Witness(made), max_steps=10, batch=2)
+    # five queries in batches of four: real twice, then "nothing moves" twice
+    assert {f.shape for f in shown} == {(4, 2, 2, *SIZE, 3)}  # B, T, cams, H, W, 3
+    empty = [[0, 0]] * 3
     assert [f[:, :, 0, 0, 0, 0].tolist() for f in shown] == [
-        [[0, 2], [2, 4]], [[4, 6], [0, 0]], [[0, 0], [2, 2]], [[4, 4], [0, 0]],
+        [[0, 2], [2, 4], [4, 6], [6, 8]], [[8, 10], *empty],
+        [[0, 0], [2, 2], [4, 4], [6, 6]], [[8, 8], *empty],
     ]  # fmt: skip
     for camera in (0, 1):  # in the spec's order
         assert np.array_equal(shown[0][0, 1, camera], picture(2, 0, camera)[::-1])
@@ -244,7 +246,7 @@ def test_an_encoder_of_another_shape_is_refused(tmp_path: Path) -> None:
         def encode(self, frames: np.ndarray) -> np.ndarray:
             return super().encode(frames)[:, :1]  # one horizon too few
 
-    with pytest.raises(PolicyFault, match=r"encode.*\(2, 1, 1\).*promises \(2, 2, 1\)"):
+    with pytest.raises(PolicyFault, match=r"encode.*\(4, 1, 1\).*promises \(4, 2, 1\)"):
         _run(tmp_path, Slim(SHARED))
 
 

@@ -28,6 +28,11 @@ from wamsim.imagination.pictures import compare_pictures
 
 IMAGINATION_NOTE = "imagination"  # in `Record.notes`: prefix -> what `Reality.note` gives
 
+# Rows per call of encode() and what draws: an episode's queries all wait when it ends, and four
+# cost an autoencoder on a CPU half of what one by one do (DECISIONS 71). Always as many, so that
+# no row's bytes depend on how many others there are.
+AT_ONCE = 4
+
 _FLOAT16_END = 65504.0  # IEEE 754-2008 binary16, the largest finite number
 
 
@@ -70,7 +75,6 @@ class Reality:
         name: Its name, for error texts.
         spec: What it imagines.
         view: Which view shows it reality.
-        batch: Rows per call of `encode`.
         orientation: Which way up it wants its pictures.
         prefix: Put before the names of its arrays ("world_" for a world model).
     """
@@ -82,7 +86,6 @@ class Reality:
         spec: ImaginationSpec,
         *,
         view: int,
-        batch: int,
         orientation: Orientation = Orientation.UPRIGHT,
         prefix: str = "",
     ) -> None:
@@ -96,7 +99,6 @@ class Reality:
         self._encoder = encoder
         self._name = name
         self._view = view
-        self._batch = batch
         self._orientation = orientation
 
     def remember(
@@ -251,7 +253,7 @@ class Reality:
     def _encode(self, rows: Sequence[Frames]) -> NDArray[Any]:
         def encode(frames: Frames) -> NDArray[Any]:
             latents = np.asarray(self._encoder.encode(frames))
-            self._check_shape("encode() gave latents", latents, self._batch)
+            self._check_shape("encode() gave latents", latents, AT_ONCE)
             return latents
 
         return self._batched(encode, rows)
@@ -261,9 +263,9 @@ class Reality:
     ) -> NDArray[Any]:
         """Call the imaginer on batches of one fixed size."""
         out: list[NDArray[Any]] = []
-        for first in range(0, len(rows), self._batch):
-            part = list(rows[first : first + self._batch])
-            out.extend(call(gallery.stack_rows(part, self._batch))[: len(part)])
+        for first in range(0, len(rows), AT_ONCE):
+            part = list(rows[first : first + AT_ONCE])
+            out.extend(call(gallery.stack_rows(part, AT_ONCE))[: len(part)])
         return np.stack(out)
 
     def _check_shape(self, what: str, latents: NDArray[Any], batch: int) -> None:

@@ -159,16 +159,13 @@ class Rollout:
             out.append(
                 Reality(
                     cast(Imaginer, self.policy), card.name, card.imagines,
-                    view=plan.imagination, batch=self.options.batch, orientation=card.orientation,
+                    view=plan.imagination, orientation=card.orientation,
                 )
             )  # fmt: skip
         if plan.world is not None and world is not None:
             out.append(
-                Reality(
-                    world, world.card.name, world.card.imagines,
-                    view=plan.world, batch=self.options.batch, prefix=WORLD,
-                )
-            )  # fmt: skip
+                Reality(world, world.card.name, world.card.imagines, view=plan.world, prefix=WORLD)
+            )
         return out
 
     def run(self, keys: Sequence[EpisodeKey], suite_versions: Mapping[str, int]) -> Accounts:
