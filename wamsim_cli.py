@@ -358,13 +358,14 @@ def train_command(
         look_spec = looks_spec_of(learner, choice.name, part)
         check_drawable(data)
     with TrainingProgress(console, choice.name, config.steps) as progress:
-        folders = [
-            prepare(
+        shown = [
+            path
+            for source in data
+            for path in prepare(
                 source, view, cache=frames, resources=resources, own_pictures=own_pictures,
                 layout=layout,
                 progress=progress.drawn, said=progress.said,
             )
-            for source in data
         ]  # fmt: skip
         drawn = [
             draw_looks(
@@ -377,7 +378,7 @@ def train_command(
             name=choice.name,
             policy=learner,
             described=choice.described(),
-            demonstrations=open_set(folders, only_successes=not failures, every=every),
+            demonstrations=open_set(shown, only_successes=not failures, every=every),
             out=out,
             cache=resources.cache_dir / "features",
             config=config,

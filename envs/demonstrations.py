@@ -1,4 +1,4 @@
-"""Whatever demonstrations come as -> a folder of demonstrations to train on.
+"""Whatever demonstrations come as -> files of demonstrations to train on.
 
 A run folder holds states, not pictures. Training wants the pictures that a policy would
 have seen, at its size: they are drawn here, in several processes, into a cache on disk
@@ -8,6 +8,7 @@ are read by `envs.demonstration_sources`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,7 @@ from wamsim.demonstrations import (
 )
 from wamsim.episode import Episode, Record, read_episode
 from wamsim.errors import ConventionMismatch, RecordCorrupt
+from wamsim.provenance import canonical_json
 from wamsim.run_folder import RUN_FILE, read_run
 from wamsim.whole_file import check_room
 
@@ -43,7 +45,10 @@ if TYPE_CHECKING:
     from envs.evaluation import Resources
     from envs.scene import SuiteOptions
 
-__all__ = ["Viewpoint", "draw_run", "prepare"]
+__all__ = ["Viewpoint", "digest_of", "draw_run", "prepare"]
+
+# Arrays of an episode that a demonstration, or a look at its scene, is made of
+MADE_OF = {"actions", "intended", "robot_state", "seen_qpos", "states"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ def prepare(
     said: Callable[[str], None] | None = None,
     own_pictures: bool = False,
     layout: LeRobotLayout | None = None,
-) -> Path:
+) -> list[Path]:
     """Give the demonstrations of a source, as a policy would have seen them.
 
     Args:
@@ -82,7 +87,7 @@ def prepare(
         layout: What the features of a LeRobotDataset mean; LIBERO's when None.
 
     Returns:
-        The folder of demonstrations.
+        The files of its demonstrations, in order. Others may lie beside them.
 
     Raises:
         UnusableDemonstrations: It is none of these, or it cannot give what is asked for.
@@ -117,8 +122,8 @@ def prepare(
             source, viewpoint, cache=cache, resources=resources, progress=progress, said=said,
             own_pictures=own_pictures,
         )  # fmt: skip
-    if _made_earlier(source, viewpoint):
-        return source
+    if earlier := _made_earlier(source, viewpoint):
+        return earlier
     raise UnusableDemonstrations(
         f"{'this holds no demonstrations' if source.exists() else 'there is nothing here'}. "
         f"Name a wamsim run folder (with {RUN_FILE}), LIBERO's HDF5 (a .hdf5 file or a folder of "
@@ -126,15 +131,15 @@ def prepare(
     )
 
 
-def _made_earlier(folder: Path, viewpoint: Viewpoint) -> bool:
-    """Whether a folder holds demonstrations.
+def _made_earlier(folder: Path, viewpoint: Viewpoint) -> list[Path]:
+    """The demonstrations that a folder holds.
 
     Raises:
         RecordCorrupt: One of them cannot be read.
         UnusableDemonstrations: They show something else than what is asked for.
     """
     files = sorted(folder.rglob("*.safetensors")) if folder.is_dir() else []
-    readable = 0
+    readable: list[Path] = []
     damage: RecordCorrupt | None = None
     for path in files:
         try:
@@ -142,7 +147,7 @@ def _made_earlier(folder: Path, viewpoint: Viewpoint) -> bool:
         except RecordCorrupt as error:
             damage = damage or error
             continue
-        readable += 1
+        readable.append(path)
         for camera in viewpoint.cameras:
             wanted = [f"frames/{camera}", *([f"depth/{camera}"] if viewpoint.depth else [])]
             for name in wanted:
@@ -156,7 +161,7 @@ def _made_earlier(folder: Path, viewpoint: Viewpoint) -> bool:
                     )
     if readable and damage is not None:
         raise damage
-    return readable > 0
+    return readable
 
 
 def draw_run(
@@ -167,20 +172,22 @@ def draw_run(
     resources: Resources | None = None,
     progress: Progress | None = None,
     said: Callable[[str], None] | None = None,
-) -> Path:
+) -> list[Path]:
     """Draw a run's successful and failed episodes; errors are left out.
 
     Args:
         run_dir: The run folder; only read.
         viewpoint: What to draw.
-        cache: Where pictures go, as ``<configuration hash>/<viewpoint>/<suite>/<task>/``. Where
-            another viewpoint that shows all of this one is complete, it is taken.
+        cache: Where pictures go, as ``<configuration hash>/<viewpoint>/<suite>/<task>/``, for all
+            runs of one configuration; a file's name holds the episode's digest, for a run that
+            was recorded anew may differ (a learner's weights, another machine). Where another
+            viewpoint that shows all of this one is complete, it is taken.
         resources: Processes and folders.
         progress: Called with (drawn, all).
         said: Called with a sentence for every episode that was left out.
 
     Returns:
-        The folder of demonstrations.
+        The files of this run's demonstrations, in order.
 
     Raises:
         RecordCorrupt: No run folder, or it has no episodes.
@@ -203,18 +210,21 @@ def draw_run(
         )
     for task in {(j.task.suite, j.task.name): j.task for j in usable}.values():
         replay.check_cameras(viewpoint.cameras, task)
-    drawings = [
-        Drawing(
-            episode=job.episode,
-            record=job.record,
-            task=job.task,
-            target=folder / job.record.key.suite / job.record.key.task
-            / f"{job.record.key.index:05d}.safetensors",
+    drawings: list[Drawing] = []
+    for job in usable:
+        key = job.record.key
+        try:
+            name = f"{key.index:05d}-{digest_of(job.episode)}.safetensors"
+        except RecordCorrupt as error:
+            said(f"left out {job.episode.name} of {key.task}: {error}")
+            continue
+        target = folder / key.suite / key.task / name
+        drawings.append(
+            Drawing(episode=job.episode, record=job.record, task=job.task, target=target)
         )
-        for job in usable
-    ]  # fmt: skip
+    targets = sorted(d.target for d in drawings)
     left = [d for d in drawings if not d.target.exists()]
-    if left and (wider := made_wider(folder, viewpoint, [d.target for d in drawings])):
+    if left and (wider := made_wider(folder, viewpoint, targets)):
         return wider
     # all tasks in turn: what is drawn when somebody stops it is a balanced set
     left.sort(key=lambda d: d.record.key.index)
@@ -231,7 +241,30 @@ def draw_run(
     )
     if not done:
         raise UnusableDemonstrations(f"no episode could be drawn. Run: {run_dir}")
-    return folder
+    return [path for path in targets if path.exists()]
+
+
+def digest_of(path: Path) -> str:
+    """Tell an episode from the same one recorded otherwise; how long it took does not matter.
+
+    Args:
+        path: An episode file.
+
+    Returns:
+        12 hexadecimal digits over what demonstrations are made of.
+
+    Raises:
+        RecordCorrupt: It cannot be read.
+    """
+    episode = read_episode(path)
+    record = episode.record
+    digest = hashlib.blake2b(digest_size=6)
+    told = (record.outcome.value, record.instruction, record.fixtures, record.perturbation)
+    digest.update(canonical_json(told).encode())
+    for name in sorted(set(episode.arrays) & MADE_OF):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(episode.arrays[name]).tobytes())
+    return digest.hexdigest()
 
 
 class Draughtsman:

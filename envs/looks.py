@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from envs import replay
 from envs.demonstration_sources.shared import Progress, Viewpoint, make_all
+from envs.demonstrations import digest_of
 from envs.goals import All, Predicate, parse
 from envs.look_sheets import HAND, Sheet, Sketcher, arm_joints
 from envs.scene import Scene, Thing, Varied
@@ -125,7 +126,8 @@ def draw_looks(
             "format": FORMAT_VERSION,
             "run": info.config_hash,
             "episodes": [
-                [j.record.key.suite, j.record.key.task, j.record.key.index] for j in usable
+                [j.record.key.suite, j.record.key.task, j.record.key.index, _digest(j.episode)]
+                for j in usable
             ],
             "viewpoint": viewpoint.name,
             "count": count,
@@ -153,6 +155,13 @@ def draw_looks(
     if not done:
         raise UnusableDemonstrations(f"no looks could be drawn ({reason}). Run: {run_dir}")
     return folder
+
+
+def _digest(episode: Path) -> str:
+    try:
+        return digest_of(episode)
+    except RecordCorrupt:  # no poses will be taken from it
+        return ""
 
 
 def asked_for(backend: SuiteBackend, task: Task, scene: Scene) -> tuple[tuple[str, str], ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.demonstrations import Viewpoint, draw_run, prepare
+from envs.demonstrations import Viewpoint, digest_of, draw_run, prepare
 from envs.evaluation import EvalConfig, Resources, evaluate
 from wamsim import seeding
 from wamsim.contracts import Observation, Outcome, PolicyCard, Prediction
@@ -99,7 +99,10 @@ def recorded(
 def drawn(
     recorded: tuple[Path, Witness], resources: Resources, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    return draw_run(recorded[0], VIEW, cache=tmp_path_factory.mktemp("drawn"), resources=resources)
+    """The folder that all of the run was drawn into."""
+    cache = tmp_path_factory.mktemp("drawn")
+    made = draw_run(recorded[0], VIEW, cache=cache, resources=resources)
+    return made[0].parents[2]  # FOLDER/SUITE/TASK/FILE
 
 
 @pytest.fixture
@@ -122,8 +125,12 @@ def change(run_dir: Path, index: int, **fields: object) -> None:
     write_episode(run_dir, Episode(record, episode.arrays))
 
 
+def paths(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
 def files(folder: Path) -> list[DemonstrationFile]:
-    return [DemonstrationFile(path) for path in sorted(folder.rglob("*.safetensors"))]
+    return [DemonstrationFile(path) for path in paths(folder)]
 
 
 # ------------------------------------------------------------------------------- what is drawn
@@ -132,8 +139,9 @@ def files(folder: Path) -> list[DemonstrationFile]:
 def test_everything_is_as_the_policy_saw_it(recorded: tuple[Path, Witness], drawn: Path) -> None:
     run_dir, policy = recorded
     assert [f.path.relative_to(drawn).as_posix() for f in files(drawn)] == [
-        f"{SUITE}/{TASK}/00000.safetensors", f"{SUITE}/{TASK}/00001.safetensors"
-    ]  # fmt: skip
+        f"{SUITE}/{TASK}/{index:05d}-{digest_of(path)}.safetensors"
+        for index, path in enumerate(episode_files(run_dir))
+    ]
     for file, path in zip(files(drawn), episode_files(run_dir), strict=True):
         record = read_episode(path, only=()).record
         assert file.info.steps == STEPS
@@ -189,13 +197,13 @@ def test_a_drawing_that_was_stopped_goes_on(
     gone.unlink()
     calls: list[tuple[int, int]] = []
 
-    def again() -> Path:
+    def again() -> list[Path]:
         return prepare(
             run, VIEW, cache=cache, resources=resources,
             progress=lambda done, of: calls.append((done, of)),
         )  # fmt: skip
 
-    assert again() == place
+    assert again() == [kept, gone]
     assert calls == [(2, 2)]
     assert kept.stat().st_mtime_ns == before
     assert gone.read_bytes() == data
@@ -210,16 +218,43 @@ def test_errors_and_damaged_episodes_are_left_out(
     path.write_bytes(path.read_bytes()[:-100])
     said: list[str] = []
     small = Viewpoint(cameras=("agentview",), size=(8, 8))
-    folder = draw_run(run, small, cache=tmp_path, resources=resources, said=said.append)
-    assert [f.info.index for f in files(folder)] == [1]
-    assert files(folder)[0].names == {
-        "actions", "frames/agentview", *PANDA_PROPRIOS
-    }  # fmt: skip
+    (made,) = draw_run(run, small, cache=tmp_path, resources=resources, said=said.append)
+    file = DemonstrationFile(made)
+    assert file.info.index == 1
+    assert file.names == {"actions", "frames/agentview", *PANDA_PROPRIOS}
     assert len(said) == 1
     assert said[0].startswith(f"left out 00000.safetensors of {TASK}: truncated")
     change(run, 1, outcome=Outcome.ERROR, reason="worker lost", success_step=None)
     with pytest.raises(UnusableDemonstrations, match="no episode of the run succeeded"):
         draw_run(run, VIEW, cache=tmp_path, resources=resources)
+
+
+def test_a_run_is_its_own_episodes_whatever_else_was_drawn(
+    run: Path, drawn: Path, resources: Resources, tmp_path: Path
+) -> None:
+    """Runs of one configuration share a cache: parts of one, or one that was recorded anew."""
+    cache = tmp_path / "cache"
+    shutil.copytree(drawn, cache / drawn.relative_to(drawn.parents[1]))
+    whole = prepare(run, VIEW, cache=cache, resources=resources)
+    part = Path(shutil.copytree(run, tmp_path / "part"))
+    episode_files(part)[0].unlink()
+    assert prepare(part, VIEW, cache=cache, resources=resources) == whole[1:]
+    with pytest.raises(UnusableDemonstrations, match=r"1 demonstrations would count twice"):
+        open_set([*whole, *prepare(part, VIEW, cache=cache, resources=resources)])
+
+    path = episode_files(part)[0]
+    slow = read_episode(path).record.timings | {"wall_s": 1e3}
+    change(part, 0, timings=slow)  # it took longer: the same all the same
+    assert prepare(part, VIEW, cache=cache, resources=resources) == whole[1:]
+    episode = read_episode(path)
+    path.unlink()
+    other = {**episode.arrays, "actions": -episode.arrays["actions"]}  # another policy's
+    write_episode(part, Episode(episode.record, other))
+    (anew,) = prepare(part, VIEW, cache=cache, resources=resources)
+    assert anew not in whole
+    np.testing.assert_array_equal(
+        DemonstrationFile(anew).whole("actions"), -DemonstrationFile(whole[1]).whole("actions")
+    )
 
 
 # ------------------------------------------------------------------------------------ refusals
@@ -262,7 +297,7 @@ def test_models_that_name_the_cameras_otherwise_share_pictures(
     swapped = Viewpoint(cameras=CAMERAS[::-1], size=SIZE, depth=True)
     before = {p: p.stat().st_mtime_ns for p in drawn.rglob("*.safetensors")}
     again = prepare(run, swapped, cache=drawn.parent.parent, resources=resources)
-    assert again == drawn
+    assert again == paths(drawn)
     assert {p: p.stat().st_mtime_ns for p in drawn.rglob("*.safetensors")} == before
 
 
@@ -274,10 +309,10 @@ def test_what_was_drawn_of_more_serves_for_less(
     wide = cache / drawn.relative_to(drawn.parents[1])
     shutil.copytree(drawn, wide)
     narrow = Viewpoint(cameras=("eye_in_hand",), size=SIZE)
-    assert prepare(run, narrow, cache=cache, resources=resources) == wide
+    assert prepare(run, narrow, cache=cache, resources=resources) == paths(wide)
     files(wide)[0].path.unlink()  # one is missing: what is asked for is drawn
-    own = prepare(run, narrow, cache=cache, resources=resources)
-    assert own == wide.parent / narrow.name
+    own = wide.parent / narrow.name
+    assert prepare(run, narrow, cache=cache, resources=resources) == paths(own)
     for mine, whole in zip(files(own), files(drawn), strict=True):
         assert "frames/agentview" not in mine.names
         assert not any(name.startswith("depth") for name in mine.names)
@@ -301,9 +336,9 @@ def test_what_a_viewpoint_shows() -> None:
 
 
 def test_demonstrations_made_earlier_are_taken_as_they_are(folder: Path, tmp_path: Path) -> None:
-    assert prepare(folder, VIEW, cache=tmp_path) == folder
+    assert prepare(folder, VIEW, cache=tmp_path) == paths(folder)
     flat = Viewpoint(cameras=("eye_in_hand",), size=SIZE)
-    assert prepare(folder, flat, cache=tmp_path) == folder
+    assert prepare(folder, flat, cache=tmp_path) == paths(folder)
     large = Viewpoint(cameras=CAMERAS, size=(48, 64))
     with pytest.raises(UnusableDemonstrations, match="agentview of 48x64 is needed, and it has 24"):
         prepare(folder, large, cache=tmp_path)
@@ -315,7 +350,7 @@ def test_demonstrations_made_earlier_are_taken_as_they_are(folder: Path, tmp_pat
 def test_a_damaged_demonstration_is_named(folder: Path, tmp_path: Path) -> None:
     path = files(folder)[0].path
     path.write_bytes(path.read_bytes()[:-100])
-    sentence = r"it is drawn anew. File: .*00000.safetensors"
+    sentence = r"it is drawn anew. File: .*00000-\w{12}.safetensors"
     with pytest.raises(RecordCorrupt, match=sentence):
         open_set([folder])
     with pytest.raises(RecordCorrupt, match=sentence):

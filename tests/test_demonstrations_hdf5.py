@@ -157,8 +157,8 @@ def file(recorded: tuple[Path, list], tmp_path: Path) -> Path:
     return Path(shutil.copy(recorded[0], tmp_path / "copy_demo.hdf5"))
 
 
-def files(folder: Path) -> list[DemonstrationFile]:
-    return [DemonstrationFile(path) for path in sorted(folder.rglob("*.safetensors"))]
+def files(made: list[Path]) -> list[DemonstrationFile]:
+    return [DemonstrationFile(path) for path in made]
 
 
 # -------------------------------------------------------------------------- what comes out
@@ -171,12 +171,12 @@ def test_states_are_drawn_in_our_scene(
     view = Viewpoint(cameras=CAMERAS, size=(24, 32), depth=True)
     said: list[str] = []
     calls: list[tuple[int, int]] = []
-    folder = prepare(
+    drawn = prepare(
         path, view, cache=tmp_path, resources=resources, said=said.append,
         progress=lambda n, of: calls.append((n, of)),
     )  # fmt: skip
     assert (said, calls) == ([], [(1, 2), (2, 2)])
-    made = files(folder)
+    made = files(drawn)
     assert [f.info.success for f in made] == [False, True]
     nq = stage.scene.model.nq
     for number, (file, told) in enumerate(zip(made, truth, strict=True)):
@@ -201,18 +201,18 @@ def test_states_are_drawn_in_our_scene(
         np.testing.assert_allclose(proprio[1:, 3:6], told["ee_ori"][:-1], atol=2e-2)
         joints = file.whole("proprio/JOINTS_GRIPPER")[:, :7]
         np.testing.assert_array_equal(joints, told["states"][:, 1:8].astype("f4"))
-    assert len(open_set([folder])) == T - 1
+    assert len(open_set(drawn)) == T - 1
     # what shows more serves for less
     narrow = Viewpoint(cameras=("agentview",), size=(24, 32))
-    assert prepare(path, narrow, cache=tmp_path, resources=resources) == folder
+    assert prepare(path, narrow, cache=tmp_path, resources=resources) == drawn
 
 
 def test_own_pictures_follow_their_actions(
     recorded: tuple[Path, list], resources: Resources, tmp_path: Path
 ) -> None:
     path, truth = recorded
-    folder = prepare(path, VIEW, cache=tmp_path, resources=resources, own_pictures=True)
-    for file, told in zip(files(folder), truth, strict=True):
+    made = prepare(path, VIEW, cache=tmp_path, resources=resources, own_pictures=True)
+    for file, told in zip(files(made), truth, strict=True):
         # obs[t] came after actions[t], so the first action has nothing before it
         np.testing.assert_array_equal(file.whole("actions"), told["actions"][1:].astype("f4"))
         for camera in CAMERAS:
@@ -227,7 +227,7 @@ def test_own_pictures_follow_their_actions(
             file.whole("proprio/JOINTS_GRIPPER")[:, :7], told["joint_states"].astype("f4")
         )
         assert not file.info.stand_in_visuals
-    assert [f.info.success for f in files(folder)] == [False, True]
+    assert [f.info.success for f in files(made)] == [False, True]
 
 
 def test_pictures_taken_before_their_actions_are_noticed(
@@ -240,9 +240,9 @@ def test_pictures_taken_before_their_actions_are_noticed(
             values = group[f"obs/{name}"][()]
             group[f"obs/{name}"][...] = np.concatenate([values[:1], values[:-1]])
         group["states"][0] = group["states"][1]
-    folder = prepare(file, VIEW, cache=tmp_path, resources=resources, own_pictures=True)
+    made = prepare(file, VIEW, cache=tmp_path, resources=resources, own_pictures=True)
     actions = recorded[1][0]["actions"]
-    np.testing.assert_array_equal(files(folder)[0].whole("actions"), actions[:-1].astype("f4"))
+    np.testing.assert_array_equal(files(made)[0].whole("actions"), actions[:-1].astype("f4"))
 
 
 def test_fixtures_stand_where_the_xml_says_and_burners_glow(
@@ -324,11 +324,11 @@ def test_frames_of_other_states_are_left_out(file: Path, resources: Resources) -
     with h5py.File(file, "r+") as opened:
         opened["data/demo_0/obs/ee_pos"][4] += [0.0, 0.02, 0.0]
     said: list[str] = []
-    folder = prepare(
+    made = prepare(
         file, VIEW, cache=file.parent / "cache", resources=resources, own_pictures=True,
         said=said.append,
     )  # fmt: skip
-    assert [f.info.index for f in files(folder)] == [1]
+    assert [f.info.index for f in files(made)] == [1]
     assert len(said) == 1
     assert "its frames do not match its states: the hand's observed position is up to 2." in said[0]
 

@@ -133,12 +133,12 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def make(root: Path, view: Viewpoint = VIEW, **options) -> Path:
+def make(root: Path, view: Viewpoint = VIEW, **options) -> list[Path]:
     return prepare(root, view, cache=root.parent / "cache", **options)
 
 
-def files(folder: Path) -> list[DemonstrationFile]:
-    return [DemonstrationFile(path) for path in sorted(folder.rglob("*.safetensors"))]
+def files(made: list[Path]) -> list[DemonstrationFile]:
+    return [DemonstrationFile(path) for path in made]
 
 
 def check_pictures(file: DemonstrationFile, episode: int, *, apart: float) -> None:
@@ -153,9 +153,9 @@ def check_pictures(file: DemonstrationFile, episode: int, *, apart: float) -> No
 
 def test_frames_states_and_actions_are_those_of_the_files(root: Path) -> None:
     calls: list[tuple[int, int]] = []
-    folder = make(root, progress=lambda n, of: calls.append((n, of)))
+    made = make(root, progress=lambda n, of: calls.append((n, of)))
     assert calls == [(1, 2), (2, 2)]
-    first, second = sorted(files(folder), key=lambda f: f.info.index)
+    first, second = sorted(files(made), key=lambda f: f.info.index)
     assert [f.path.parent.name for f in (first, second)] == [
         "pick_up_the_milk_and_place_it_in_the_basket", "open_the_drawer"
     ]  # fmt: skip
@@ -174,7 +174,7 @@ def test_frames_states_and_actions_are_those_of_the_files(root: Path) -> None:
         np.testing.assert_allclose(quat_to_axis_angle(quat), state[rows, 3:6], atol=1e-5)
         assert "proprio/JOINTS_GRIPPER" not in file.names
         check_pictures(file, episode, apart=3.0)
-    assert len(open_set([folder])) == 2 * (T - 1)
+    assert len(open_set(made)) == 2 * (T - 1)
 
 
 def test_pictures_in_the_data_are_read_too(root: Path) -> None:
@@ -195,8 +195,8 @@ def test_another_layout_and_size(root: Path) -> None:
     layout = LeRobotLayout(
         cameras={KEYS[1]: "frontview"}, orientation=Orientation.UPRIGHT, control_hz=None
     )
-    folder = make(root, Viewpoint(cameras=("frontview",), size=(16, 16)), layout=layout)
-    file = files(folder)[0]
+    made = make(root, Viewpoint(cameras=("frontview",), size=(16, 16)), layout=layout)
+    file = files(made)[0]
     frames = file.whole("frames/frontview")
     assert frames.shape == (T, 16, 16, 3)
     assert frames[0, 8, 12, 1] > frames[0, 8, 2, 1] + 100  # still brighter on the right
@@ -205,17 +205,17 @@ def test_another_layout_and_size(root: Path) -> None:
 
 
 def test_what_is_there_is_not_read_again(root: Path) -> None:
-    folder = make(root)
-    before = {f.path: f.path.stat().st_mtime_ns for f in files(folder)}
+    made = make(root)
+    before = {f.path: f.path.stat().st_mtime_ns for f in files(made)}
     gone = min(before)
     gone.unlink()
     calls: list[tuple[int, int]] = []
-    assert make(root, progress=lambda n, of: calls.append((n, of))) == folder
+    assert make(root, progress=lambda n, of: calls.append((n, of))) == made
     assert calls == [(2, 2)]
-    after = {f.path: f.path.stat().st_mtime_ns for f in files(folder)}
+    after = {f.path: f.path.stat().st_mtime_ns for f in files(made)}
     assert set(after) == set(before)
     assert [p for p in after if after[p] != before[p]] == [gone]
-    file = next(f for f in files(folder) if f.path == gone)
+    file = next(f for f in files(made) if f.path == gone)
     check_pictures(file, file.info.index, apart=3.0)
 
 
@@ -288,8 +288,8 @@ def test_actions_of_another_convention(root: Path) -> None:
 def test_episodes_that_do_not_add_up_are_named_and_left_out(root: Path) -> None:
     write_episodes(root, length=[T, T - 1])
     sentences: list[str] = []
-    folder = make(root, said=sentences.append)
-    assert [f.info.index for f in files(folder)] == [0]
+    made = make(root, said=sentences.append)
+    assert [f.info.index for f in files(made)] == [0]
     assert sentences == [
         "left out episode 1: episode 1 is 11 frames long, but has 12 rows and 12 indices; as many "
         "of all, at least 2, were expected"

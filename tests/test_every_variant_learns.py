@@ -41,7 +41,7 @@ def batch_for(model: Any, run: Path, scene_cache_dir: Path, cache: Path) -> Batc
     spec = model.batch_spec
     view = Viewpoint(cameras=spec.cameras, size=spec.image_size, depth=spec.depth)
     resources = Resources(workers=1, cache_dir=scene_cache_dir)
-    demonstrations = open_set([prepare(run, view, cache=cache, resources=resources)])
+    demonstrations = open_set(prepare(run, view, cache=cache, resources=resources))
     model.set_statistics(statistics_of(demonstrations, spec, model))
     # spread over both episodes, away from their ends, so that every future is there
     places = [np.arange(a + 5, b - 45) for a, b in zip(

@@ -12,6 +12,7 @@ rows and actions have S.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -273,24 +274,36 @@ class DemonstrationSet:
 
 
 def open_set(
-    folders: Sequence[Path],
+    sources: Sequence[Path],
     *,
     only_successes: bool = True,
     tasks: Sequence[str] = (),
     every: int = 1,
 ) -> DemonstrationSet:
-    """Open all demonstrations below folders.
+    """Open all demonstrations of some sources.
 
     Args:
-        folders: Searched for ``*.safetensors``; order and names decide the samples' order.
+        sources: Files of demonstrations, or folders that are searched for ``*.safetensors``;
+            order and names decide the samples' order.
         only_successes, every: See `DemonstrationSet`.
         tasks: Keep these tasks only; all when empty.
+
+    Raises:
+        UnusableDemonstrations: One would count twice.
     """
-    files = [
-        DemonstrationFile(path)
-        for folder in folders
-        for path in sorted(folder.rglob("*.safetensors"))
+    paths = [
+        path
+        for source in sources
+        for path in (sorted(source.rglob("*.safetensors")) if source.is_dir() else [source])
     ]
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise UnusableDemonstrations(
+            f"{len(twice)} demonstrations would count twice: two sources hold the same episodes. "
+            f"Name each source once; runs of one configuration that overlap can be merged "
+            f"(`wamsim merge`). First: {twice[0]}"
+        )
+    files = [DemonstrationFile(path) for path in paths]
     if tasks:
         files = [f for f in files if f.info.task in set(tasks)]
     return DemonstrationSet(files, only_successes=only_successes, every=every)

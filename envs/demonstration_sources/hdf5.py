@@ -91,7 +91,7 @@ def draw_hdf5(
     progress: Progress | None = None,
     said: Callable[[str], None],
     own_pictures: bool = False,
-) -> Path:
+) -> list[Path]:
     """Make demonstrations from LIBERO's HDF5.
 
     The instruction is the task's own, made from its file name, since policies are evaluated
@@ -108,7 +108,7 @@ def draw_hdf5(
         own_pictures: Take the pictures in the file; by default its states are drawn.
 
     Returns:
-        The folder of demonstrations.
+        The files of demonstrations, in order.
 
     Raises:
         RecordCorrupt: A file cannot be read, or lacks what LIBERO's have.
@@ -149,8 +149,9 @@ def draw_hdf5(
                 steps[target] = len(array(file["data"][demo], "actions", 7))
     for task in {job.task.name: job.task for job in jobs}.values():
         check_cameras(viewpoint.cameras, task)
+    targets = sorted(j.target for j in jobs)
     left = sorted((j for j in jobs if not j.target.exists()), key=lambda j: j.index)
-    if left and (wider := shared.made_wider(folder, viewpoint, [j.target for j in jobs])):
+    if left and (wider := shared.made_wider(folder, viewpoint, targets)):
         return wider
     check_room(folder, viewpoint.bytes(sum(steps[j.target] for j in left)))
     done, reason = shared.make_all(
@@ -166,7 +167,7 @@ def draw_hdf5(
     if not done:
         reason = reason or "there are no demo_N in it"
         raise UnusableDemonstrations(f"no demonstration could be used: {reason}. Source: {source}")
-    return folder
+    return [path for path in targets if path.exists()]
 
 
 def task_of(

@@ -60,7 +60,7 @@ def read_lerobot(
     layout: LeRobotLayout,
     progress: Progress | None = None,
     said: Callable[[str], None],
-) -> Path:
+) -> list[Path]:
     """Make demonstrations from a LeRobotDataset; every video is decoded once, from its start.
 
     Args:
@@ -72,7 +72,7 @@ def read_lerobot(
         said: Called with a sentence for every episode that was left out.
 
     Returns:
-        The folder of demonstrations.
+        The files of demonstrations, in order.
 
     Raises:
         RecordCorrupt: Metadata or data cannot be read.
@@ -110,7 +110,7 @@ def read_lerobot(
         reader.close()
     if not done:
         raise UnusableDemonstrations(f"no episode could be used: {reason}. Dataset: {source}")
-    return folder
+    return sorted(folder.glob("*/*.safetensors"))
 
 
 class Reader:

@@ -112,8 +112,8 @@ def seen(shots: Iterable[Shot], painter: Painter, viewpoint: Viewpoint) -> dict[
     return out
 
 
-def made_wider(folder: Path, viewpoint: Viewpoint, targets: Sequence[Path]) -> Path | None:
-    """Find a complete folder of another viewpoint that shows all of this one.
+def made_wider(folder: Path, viewpoint: Viewpoint, targets: Sequence[Path]) -> list[Path]:
+    """Find all files as another viewpoint, that shows all of this one, has them; or none.
 
     Args:
         folder: The viewpoint's own; those of others lie beside it.
@@ -124,9 +124,10 @@ def made_wider(folder: Path, viewpoint: Viewpoint, targets: Sequence[Path]) -> P
     for beside in sorted(folder.parent.iterdir()) if folder.parent.is_dir() else []:
         other = Viewpoint.named(beside.name)
         if other is not None and other.shows(viewpoint):
-            if all((beside / path).exists() for path in inside):
-                return beside
-    return None
+            files = [beside / path for path in inside]
+            if all(file.exists() for file in files):
+                return files
+    return []
 
 
 def make_all(
