@@ -16,9 +16,17 @@ from cosmos_doubles import model, observation, take, tiny
 
 from policies.checkpoint import Statistics
 from policies.cosmos import FAMILY, CosmosOptions
-from policies.cosmos.config import Aggregator, NetConfig, PlanningConfig, TextConfig
+from policies.cosmos.config import (
+    Aggregator,
+    NetConfig,
+    PlanningConfig,
+    SamplerConfig,
+    TextConfig,
+    preset,
+)
 from policies.cosmos.layout import Mode, SlotKind
 from policies.cosmos.model import CosmosModel, Reuse, build
+from policies.cosmos.options import resolve
 from policies.cosmos.planning import WORLD, aggregate, choose, member_steps, plan
 from policies.cosmos.policy import CosmosPlanner, CosmosPolicy
 from policies.cosmos.text import InstructionTooLong
@@ -204,7 +212,7 @@ def test_reuse_of_the_text_and_of_the_prefix_is_exact(direct_model: CosmosModel)
 
 def test_reuse_of_clean_slots_is_approximate_where_they_see_the_others() -> None:
     net = dataclasses.replace(tiny().net, given_apart=False)
-    published = model(net=net)
+    published = model(net=net, sampler=SamplerConfig(steps=5))
     obs = observation(published.config, 2)
     exact = CosmosPolicy(published).act(obs)
     bank = CosmosPolicy(published, reuse=Reuse(clean=True)).act(obs)
@@ -463,3 +471,29 @@ def test_pictures_are_what_imagination_aims_at() -> None:
     half = shown.shape[3] // 2
     assert set(np.unique(shown[..., :half, :])) == {50}
     assert set(np.unique(shown[..., half:, :])) == {200}
+
+
+def test_proposals_take_steps_of_their_own(planning_model: CosmosModel) -> None:
+    m, before = planning_model, planning_model.config
+    obs = observation(before, 2)
+    policy = CosmosPlanner(m)
+    given = policy._given(policy._present(obs), obs)
+    text = m.embed_text(obs.instruction).detach()
+    try:
+        for own, taken in ((3, 3), (0, before.sampler.steps)):
+            planning = dataclasses.replace(before.planning, proposals=1, proposal_steps=own)
+            m.config = dataclasses.replace(before, planning=planning)
+            found = plan(m, m, given, (text, text), obs.seed, Reuse()).proposals[:, 0]
+            alone = m.generate(given, Mode.POLICY, text, obs.seed, steps=taken)
+            torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-4)
+    finally:
+        m.config = before
+
+
+def test_steps_that_are_asked_for_are_those_of_proposals_too() -> None:
+    def planned(**given: Any) -> tuple[int, int]:
+        config = resolve(preset("planning", "tiny"), CosmosOptions(**given))
+        return config.sampler.steps, config.planning.proposal_steps
+
+    assert planned() == (1, 5)
+    assert planned(steps=2) == (2, 0)

@@ -59,9 +59,9 @@ def test_planning_takes_the_weights_of_direct(tmp_path: Path) -> None:
     """One network proposes and judges; with one proposal it acts as it would by itself."""
     m = model("direct")
     m.save_pretrained(tmp_path)
-    chosen = {"checkpoint": str(tmp_path), "proposals": 1, "futures": 1, "values": 1}
-    planner = options.make("planning", CosmosOptions(**chosen))
-    direct = options.make("direct", CosmosOptions(checkpoint=str(tmp_path)))
+    whole: dict[str, Any] = {"checkpoint": str(tmp_path), "steps": 3}
+    planner = options.make("planning", CosmosOptions(**whole, proposals=1, futures=1, values=1))
+    direct = options.make("direct", CosmosOptions(**whole))
     obs = observation(m.config, 2)
     np.testing.assert_allclose(planner.act(obs).actions, direct.act(obs).actions, atol=1e-5)
 

@@ -151,9 +151,11 @@ class NoiseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerConfig:
-    """The sigma grid; steps are network evaluations (LIBERO and RoboCasa 5, ALOHA 10).
+    """The sigma grid.
 
     Attributes:
+        steps: Network evaluations for an action (LIBERO and RoboCasa 5, ALOHA 10). One gives
+            what is expected, as nothing is known of the answer at the highest level.
         imagine_steps: 0 as published: what is imagined is the future that was denoised along
             with the actions, one of many that are possible. Else it is denoised anew where a
             run asks for it, the actions given, in so many steps; one gives the expected future.
@@ -187,6 +189,9 @@ class PlanningConfig:
         aggregator: How futures x values numbers become one.
         depth: Chunks looked ahead; 1 as published by default.
         last_value: Past depth 1: score by the last chunk's value, else by the average.
+        proposal_steps: 0 as published: a proposal is denoised in as many steps as an action is
+            without planning. A policy that acts on what it expects (`SamplerConfig.steps` of 1)
+            needs more here: proposals that are all alike are no choice.
     """
 
     proposals: int = 8
@@ -197,8 +202,11 @@ class PlanningConfig:
     aggregator: Aggregator = Aggregator.AVERAGE
     depth: int = 1
     last_value: bool = True
+    proposal_steps: int = 0
 
     def __post_init__(self) -> None:
+        if self.proposal_steps < 0:
+            raise ValueError(f"proposal_steps={self.proposal_steps} must be at least 0")
         for name in ("proposals", "futures", "values", "world_steps", "value_steps", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -387,7 +395,7 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             ),
             text=TextConfig(max_tokens=32, own=True),  # LIBERO's longest has 19 words
             images=(),  # drawn as they are seen
-            planning=PlanningConfig(proposals=4),
+            planning=PlanningConfig(proposals=4, proposal_steps=5),
             # cameras stand still in simulation, and without it latents are computed once
             augment=False,
             # as for fastwam's tiny autoencoder; of this one it was not measured
@@ -396,7 +404,8 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
             tile_by_token=True,
             carry_noise=True,
             action_weight=4.0,
-            sampler=dataclasses.replace(config.sampler, imagine_steps=1),
+            # what it draws is further from right than what it expects (DECISIONS 69)
+            sampler=dataclasses.replace(config.sampler, steps=1, imagine_steps=1),
             dtype="float32",
         )
         if variant == "direct":  # actions are what it learns last (DECISIONS 69)

@@ -36,7 +36,7 @@ class CosmosOptions:
         dtype: "float32" or "bfloat16", of network and autoencoder.
         execute: Actions run per query.
         init_seed: Of untrained weights.
-        steps: Denoising steps of the action.
+        steps: Denoising steps of the action, and of proposals.
         imagine_steps: Of what is imagined, the actions given; 0 imagines along with them.
         vary_variance: Draw the noise range per row, for diverse proposals.
         vae: The Wan2.1 autoencoder for a published checkpoint that brings none: a
@@ -117,6 +117,8 @@ def resolve(config: CosmosConfig, options: CosmosOptions) -> CosmosConfig:
             config.sampler, vary_variance=options.vary_variance, **given(("steps", "imagine_steps"))
         )
         planning = dataclasses.replace(config.planning, **given(names))
+        if options.steps is not None:
+            planning = dataclasses.replace(planning, proposal_steps=0)  # as many
         return dataclasses.replace(
             config, sampler=sampler, planning=planning, **given(("value_mode", "dtype"))
         )

@@ -139,8 +139,9 @@ def plan(
     for depth in range(config.depth):
         base = depth * DEPTH
         proposed = proposer.generate(
-            current, Mode.POLICY, text[1], seeds, streams=_streams(base, n), reuse=reuse
-        )
+            current, Mode.POLICY, text[1], seeds, streams=_streams(base, n),
+            steps=config.proposal_steps or None, reuse=reuse,
+        )  # fmt: skip
         future, ensemble = _judge(judge, proposed, text[0], seeds, base, reuse)
         levels.append(aggregate(ensemble, config.aggregator))
         first = first or (proposed, future)
