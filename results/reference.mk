@@ -14,6 +14,8 @@ BACKBONE_STEPS ?= 4000
 BACKBONE_BATCH ?= 64
 DEMONSTRATED ?= 100
 PRACTISED ?= 60
+TASKS  ?=
+OBJECT := -s tabletop_object $(TASKS)
 
 # Trials from 100 on: none of them is ever evaluated. Every task has its own states.
 DEMOS    := $(WORK)/demonstrations
@@ -59,8 +61,8 @@ variant = $(lastword $(subst ., ,$(1)))
         $(FLOW_HWM:%=evaluate-flow_hwm.%)
 
 reference: $(MODELS:%=evaluate-%) reference-planning reference-other-groups
-	$(WAMSIM) eval -p random -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/random
-	$(WAMSIM) eval -p oracle -s tabletop_object -n $(TRIALS) --out $(WORK)/evaluations/oracle
+	$(WAMSIM) eval -p random $(OBJECT) -n $(TRIALS) --out $(WORK)/evaluations/random
+	$(WAMSIM) eval -p oracle $(OBJECT) -n $(TRIALS) --out $(WORK)/evaluations/oracle
 	$(BIN)/python -m policies.sharing $(FAMILIES:%=$(SHIPPED)/%/reference)
 	mkdir -p $(PAGE)
 	$(WAMSIM) bench --policies --sizes tiny --json $(PAGE)/latency.json
@@ -68,17 +70,17 @@ reference: $(MODELS:%=evaluate-%) reference-planning reference-other-groups
 	  $(foreach m,$(MODELS),--training $(SHIPPED)/$(call family,$(m))/reference/$(call variant,$(m))) \
 	  --reproduce "make reference"
 
-# Every line of `reference` on next to nothing, in a quarter of an hour. What comes of it means nothing and
-# replaces nothing: evaluations are of the weights that are shipped.
+# Every line of `reference` on next to nothing. What comes of it means nothing and replaces nothing:
+# evaluations are of the weights that are shipped.
 SMALL := results/runs/reference-in-small
 reference-in-small: install
-	$(MAKE) reference WORK=$(SMALL) SHIPPED=$(SMALL)/policies PAGE=$(SMALL)/page TRIALS=1 \
+	$(MAKE) reference WORK=$(SMALL) SHIPPED=$(SMALL)/policies PAGE=$(SMALL)/page TRIALS=1 TASKS="-t 0" \
 	  DEMONSTRATED=2 PRACTISED=1 LOOKS="--looks 50" STEPS=2 BATCH=2 BACKBONE_STEPS=2 BACKBONE_BATCH=2 \
 	  EVERY=20 EVERY_fastwam=20 $(patsubst %,TOKENIZER_%="--steps 2 --batch 2",$(FAMILIES))
 
 reference-demonstrations: install
 	$(WAMSIM) eval -p oracle --set noise=0.3 --set noise_floor=0.5 --set push=0.5 \
-	  -s tabletop_object -n $(DEMONSTRATED) --first 100 --seed 1 --out $(DEMOS)
+	  $(OBJECT) -n $(DEMONSTRATED) --first 100 --seed 1 --out $(DEMOS)
 
 # Where a first learner gets to, with what the oracle would do there: all models learn from it.
 # It learns from demonstrations alone, on the backbone that its family's variants share.
@@ -89,7 +91,7 @@ $(WORK)/first/checkpoint/config.json: $(WORK)/backbone-smolvla_world/checkpoint/
 
 reference-practice: $(WORK)/first/checkpoint/config.json
 	$(WAMSIM) eval -p practice --set learner=smolvla_world:late_gated_xattn --set weights=$(WORK)/first/checkpoint \
-	  -s tabletop_object -n $(PRACTISED) --first 200 --seed 2 --out $(PRACTICE)
+	  $(OBJECT) -n $(PRACTISED) --first 200 --seed 2 --out $(PRACTICE)
 
 # Tokenizers learn first.
 $(WORK)/tokenizer-%/checkpoint/config.json: | reference-demonstrations
@@ -138,12 +140,12 @@ train-$(1): reference-practice $(patsubst %,%/config.json,$(call tokenizer_of,$(
 
 ifneq ($(call family,$(1)),flow_hwm)
 evaluate-$(1): train-$(1)
-	$$(WAMSIM) eval -p $(call name,$(1)) -s tabletop_object -n $$(TRIALS) --imagine --out $$(WORK)/evaluations/$(1)
+	$$(WAMSIM) eval -p $(call name,$(1)) $(OBJECT) -n $$(TRIALS) --imagine --out $$(WORK)/evaluations/$(1)
 	$(if $(filter $(WHOLE_CHUNKS),$(1)),$$(WAMSIM) eval -p $(call name,$(1)) --set execute=8 \
-	  -s tabletop_object -n 2 --imagine --out $$(WORK)/evaluations/$(1).whole)
+	  $(OBJECT) -n 2 --imagine --out $$(WORK)/evaluations/$(1).whole)
 else
 evaluate-$(1): train-$(1) train-$$(BESIDE)
-	$$(WAMSIM) eval -p $$(call name,$$(BESIDE)) -s tabletop_object -n 2 --imagine \
+	$$(WAMSIM) eval -p $$(call name,$$(BESIDE)) $(OBJECT) -n 2 --imagine \
 	  --imagine-with $(call name,$(1)) --out $$(WORK)/evaluations/$(1)
 endif
 endef
@@ -153,10 +155,10 @@ BESIDE := smolvla_world.flare_tokens
 $(foreach m,$(MODELS),$(eval $(call model,$(m))))
 
 reference-planning: train-cosmos.direct
-	$(WAMSIM) eval -p cosmos:planning -s tabletop_object -n 2 --imagine --out $(WORK)/evaluations/cosmos.planning
+	$(WAMSIM) eval -p cosmos:planning $(OBJECT) -n 2 --imagine --out $(WORK)/evaluations/cosmos.planning
 
 reference-other-groups: train-$(BESIDE)
-	$(WAMSIM) eval -p $(call name,$(BESIDE)) -s tabletop_spatial,tabletop_goal,tabletop_long -n 2 \
+	$(WAMSIM) eval -p $(call name,$(BESIDE)) -s tabletop_spatial,tabletop_goal,tabletop_long $(TASKS) -n 2 \
 	  --out $(WORK)/evaluations/$(BESIDE).other_groups
 
 # Genuine LIBERO, which needs its assets: the oracle's demonstrations on published initial states
