@@ -57,8 +57,7 @@ family = $(firstword $(subst ., ,$(1)))
 variant = $(lastword $(subst ., ,$(1)))
 
 .PHONY: reference reference-in-small reference-demonstrations reference-practice \
-        reference-planning reference-other-groups $(MODELS:%=train-%) $(POLICIES:%=evaluate-%) \
-        $(FLOW_HWM:%=evaluate-flow_hwm.%)
+        reference-planning reference-other-groups $(MODELS:%=train-%) $(MODELS:%=evaluate-%)
 
 reference: $(MODELS:%=evaluate-%) reference-planning reference-other-groups
 	$(WAMSIM) eval -p random $(OBJECT) -n $(TRIALS) --out $(WORK)/evaluations/random
