@@ -74,7 +74,7 @@ reference: $(MODELS:%=evaluate-%) reference-planning reference-other-groups
 SMALL := results/runs/reference-in-small
 reference-in-small: install
 	$(MAKE) reference WORK=$(SMALL) SHIPPED=$(SMALL)/policies PAGE=$(SMALL)/page TRIALS=1 TASKS="-t 0" \
-	  DEMONSTRATED=2 PRACTISED=1 LOOKS="--looks 50" STEPS=2 BATCH=2 BACKBONE_STEPS=2 BACKBONE_BATCH=2 \
+	  DEMONSTRATED=2 PRACTISED=6 LOOKS="--looks 50" STEPS=2 BATCH=2 BACKBONE_STEPS=2 BACKBONE_BATCH=2 \
 	  EVERY=20 EVERY_fastwam=20 $(patsubst %,TOKENIZER_%="--steps 2 --batch 2",$(FAMILIES))
 
 reference-demonstrations: install
