@@ -265,7 +265,7 @@ class Projector:
             foresight = read_foresight(job.episode)
             if foresight is not None:
                 frames = (
-                    np.concatenate([real, foresight.panels(step, self._size)])
+                    np.concatenate([real, foresight.panels(step, self._size, cameras)])
                     for step, real in enumerate(frames)
                 )
             write_video(

@@ -24,7 +24,7 @@ def drawn(orientation: Orientation = Orientation.UPRIGHT) -> Foresight:
             for c in range(2):
                 grey = 100 * q + 10 * k + c
                 frames[q, k, 0, 2 * c : 2 * c + 2] = [[grey], [grey + 5]]
-    return Foresight(frames, np.array([0, 4, 8]), (2, 4), 2, orientation)
+    return Foresight(frames, np.array([0, 4, 8]), (2, 4), ("wrist", "front"), orientation)
 
 
 def left(found: np.ndarray | None) -> list[int] | None:
@@ -47,11 +47,20 @@ def test_pictures_are_turned_upright_camera_by_camera() -> None:
 
 
 def test_panels_have_the_size_of_the_cameras() -> None:
-    panels = drawn().panels(1, (6, 8))
+    panels = drawn().panels(1, (6, 8), ("wrist", "front"))
     assert (panels.shape, panels.dtype) == ((2, 6, 8, 3), np.uint8)
     assert panels[0, 0, 0, 0] == 0
     assert abs(int(panels[0, 0, -1, 0]) - 5) <= 1  # bicubic overshoots
-    assert not drawn().panels(0, (6, 8)).any()
+    assert not drawn().panels(0, (6, 8), ("wrist",)).any()
+
+
+def test_panels_stand_in_the_order_of_what_came() -> None:
+    def shown(*beside: str) -> list[int]:
+        return drawn().panels(1, (1, 2), beside)[:, 0, 0, 0].tolist()
+
+    assert shown("wrist", "front") == [0, 1]
+    assert shown("front", "wrist") == [1, 0]
+    assert shown("side", "front") == [1, 0]  # what was not asked for stands last
 
 
 def test_what_an_episode_recorded(tmp_path: Path) -> None:
@@ -60,7 +69,7 @@ def test_what_an_episode_recorded(tmp_path: Path) -> None:
     assert read_record(path).notes["imagination"][""]["orientation"] == "upright"
     foresight = read_foresight(path)
     assert foresight is not None
-    assert foresight.cameras == 1
+    assert foresight.cameras == ("front",)
     for t in (1, 2, 3, 5):
         step, ahead = 4 * ((t - 1) // 4), 2 if (t - 1) % 4 < 2 else 4
         assert left(foresight.at(t)) == [step + ahead + Painter.off]

@@ -9,7 +9,7 @@ Axes: Q queries, K horizons, hwc pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Foresight:
         frames: uint8 [Q, K, H, cameras * W, 3], in the imaginer's orientation.
         steps: int [Q], env steps of the queries, rising.
         horizons: Env steps ahead [K], rising.
-        cameras: How many stand side by side.
+        cameras: Those that stand side by side, from the left.
         orientation: Which way up they are.
     """
 
@@ -39,10 +39,10 @@ class Foresight:
         frames: Frames,
         steps: NDArray[Any],
         horizons: tuple[int, ...],
-        cameras: int,
+        cameras: tuple[str, ...],
         orientation: Orientation,
     ) -> None:
-        apart = np.stack(np.split(frames, cameras, axis=3), axis=2)
+        apart = np.stack(np.split(frames, len(cameras), axis=3), axis=2)
         self._frames = orient(apart, orientation)  # turned twice is upright again
         self._steps, self._horizons = [int(s) for s in steps], horizons
         self.cameras = cameras
@@ -61,11 +61,26 @@ class Foresight:
         due = next((k for k, h in enumerate(self._horizons) if h >= ahead), None)
         return None if due is None else self._frames[before[-1], due]
 
-    def panels(self, step: int, size: tuple[int, int]) -> Frames:
-        """Give `at` in another size, (height, width); black where there is nothing."""
-        out = np.zeros((self.cameras, *size, 3), np.uint8)
+    def panels(self, step: int, size: tuple[int, int], beside: Sequence[str]) -> Frames:
+        """Give `at` to stand beside what came.
+
+        Args:
+            step: Env step.
+            size: (height, width) of the panels.
+            beside: Cameras of what came. Imagined pictures stand in their order, those of other
+                cameras last.
+
+        Returns:
+            uint8 [cameras, *size, 3]; black where there is nothing.
+        """
+        out = np.zeros((len(self.cameras), *size, 3), np.uint8)
         found = self.at(step)
-        for i, picture in enumerate(() if found is None else found):
+        if found is None:
+            return out
+        order = [c for c in beside if c in self.cameras]
+        order += [c for c in self.cameras if c not in order]
+        for i, camera in enumerate(order):
+            picture = found[self.cameras.index(camera)]
             image = Image.fromarray(np.ascontiguousarray(picture))
             out[i] = np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
         return out
@@ -91,7 +106,7 @@ def read_foresight(path: Path) -> Foresight | None:
                 arrays[prefix + "imagined_frames"],
                 arrays[prefix + "imagined_steps"],
                 tuple(int(h) for h in note["horizons"]),
-                len(note["cameras"]),
+                tuple(note["cameras"]),
                 Orientation(note["orientation"]),
             )
     return None
