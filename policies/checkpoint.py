@@ -123,21 +123,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     )
 
 
-def read_index(folder: Path) -> dict[str, str]:
-    """Read which file holds which tensor, as paths from the folder.
-
-    Raises:
-        CheckpointMismatch: The index cannot be read.
-    """
-    path = folder / INDEX
-    try:
-        return dict(json.loads(path.read_text())["weight_map"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointMismatch(f"the index cannot be read ({error!r}). File: {path}") from error
-
-
 def _read_indexed(folder: Path) -> dict[str, Tensor]:
-    placed, out = read_index(folder), dict[str, Tensor]()
+    try:
+        placed = dict[str, str](json.loads((folder / INDEX).read_text())["weight_map"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointMismatch(
+            f"the index cannot be read ({error!r}). File: {folder / INDEX}"
+        ) from error
+    out: dict[str, Tensor] = {}
     for name in sorted(set(placed.values())):
         path = folder / name
         if not path.exists():

@@ -376,9 +376,8 @@ def preset(variant: str, name: str, layout: str = "libero", **changes: Any) -> C
     if tiny:
         config = dataclasses.replace(
             config,
-            # three blocks to look with, and three in which slots read what was found (with one
-            # block they learnt to turn the hand half as well as other families' experts do,
-            # DECISIONS 69); a patch of 2 x 2 latents is 16 pixels wide
+            # three blocks to look with, and three in which slots read what was found
+            # (DECISIONS 69); a patch of 2 x 2 latents is 16 pixels wide
             net=NetConfig(
                 width=96,
                 blocks=6,
